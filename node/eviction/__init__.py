@@ -1,0 +1,1 @@
+"""Which entry goes when the store is full."""
