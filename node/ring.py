@@ -7,6 +7,7 @@ Karger et al., "Consistent Hashing and Random Trees" (STOC 1997); the ring itsel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
@@ -14,15 +15,20 @@ from uhashring import HashRing
 
 NodeId = str
 
-VIRTUAL_NODES = 40  # uhashring's ketama makes 4 points of each: max/mean load 1.10 at 8 nodes (docs/benchmarks.md)
+VIRTUAL_NODES = 40  # uhashring's ketama makes 4 points of each
 VIRTUAL_NODES_MIN = 32
 VIRTUAL_NODES_MAX = 64
+_USUAL_CAPACITY_BYTES = 1024**3
 _HOLDERS_REMEMBERED = 16_384
 
 
-def virtual_nodes(capacity_bytes: int, mean_capacity_bytes: float) -> int:
-    """How many virtual nodes a device gets: 40 at the mean capacity, in proportion to it between 32 and 64."""
-    share = capacity_bytes / mean_capacity_bytes if mean_capacity_bytes > 0 else 1.0
+def virtual_nodes(capacity_bytes: int) -> int:
+    """How many virtual nodes a device gets: 40 at 1 GiB, 32 from 400 MiB down, 64 from 6.6 GiB up.
+
+    40 × (capacity / 1 GiB) ^ ¼, so that a big device holds more without drawing most requests to itself. It depends on
+    nothing but the device: with a share of the cluster's mean, each join would move keys between all others.
+    """
+    share = math.pow(max(capacity_bytes, 1) / _USUAL_CAPACITY_BYTES, 0.25)
     return max(VIRTUAL_NODES_MIN, min(VIRTUAL_NODES_MAX, round(VIRTUAL_NODES * share)))
 
 
@@ -32,9 +38,7 @@ class Ring:
     def __init__(self, capacities: Mapping[NodeId, int], copies: int) -> None:
         self.copies = copies
         self.nodes = tuple(sorted(capacities))
-        mean = sum(capacities.values()) / len(capacities) if capacities else 0.0
-        self.virtual_nodes = {node: virtual_nodes(capacities[node], mean) for node in self.nodes}
-        # uhashring takes weight × vnodes points; with one vnode the weight alone decides.
+        self.virtual_nodes = {node: virtual_nodes(capacities[node]) for node in self.nodes}
         self._ring = HashRing(
             nodes={node: {"vnodes": count} for node, count in self.virtual_nodes.items()}, hash_fn="ketama"
         )

@@ -35,6 +35,7 @@ FORMAT_VERSION = 1
 TOKENS_MAX = 65_536
 DIM_MAX = 65_536
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
+FIDELITY_USUAL = 0.99
 
 BEYOND_FLOAT16 = -math.inf  # the fidelity of features that float16 has no numbers for
 
@@ -118,7 +119,9 @@ class Payload:
         return body
 
 
-def encode(array: NDArray[np.floating], key: FeatureKey, *, codec: Codec | None = None, min_fidelity: float = 0.99) -> Payload:
+def encode(
+    array: NDArray[np.floating], key: FeatureKey, *, codec: Codec | None = None, min_fidelity: float = FIDELITY_USUAL
+) -> Payload:
     """The payload of `array` (tokens, dim) under `key`.
 
     Without a `codec`, the smallest whose measured cosine to `array` is at least `min_fidelity`. InvalidValue for a

@@ -9,6 +9,7 @@ Two kinds of token are kept exactly: zeros (code 0), and tokens whose values are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,4 +78,4 @@ def _cosine(a: NDArray[np.float32], b: NDArray[np.float32], weights: NDArray[np.
     bb = float(squares @ np.einsum("td,td->t", b, b))
     if aa == 0.0 or bb == 0.0:
         return 1.0 if aa == bb else 0.0
-    return max(-1.0, min(1.0, ab / (aa**0.5 * bb**0.5)))
+    return max(-1.0, min(1.0, ab / (math.sqrt(aa) * math.sqrt(bb))))

@@ -1,0 +1,380 @@
+"""THE STORY: how one request for features is answered. The file to read first.
+
+    get   1. memory has it
+          2. an equal request is under way: share its answer
+          3. the holders that the ring names, the owner first
+          4. any other member
+          5. nobody: encode the image, if it is here
+          6. leave the features with their owner and its replica, and answer
+
+Whatever fails on the way falls through to the next step. Without an image in hand the last answer is None: not here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from ..protocol import payload as payloads
+from ..protocol.errors import EncoderUnavailable
+from ..protocol.features import Features, Source
+from ..protocol.keys import PACKED_KEY_BYTES
+from .tombstones import Tombstones
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..protocol.keys import FeatureKey
+    from ..protocol.payload import Payload
+    from .ring import NodeId, Ring
+    from .stats import Stats
+    from .store.memory import MemoryStore
+    from .versions import Versions
+
+# A LAN round trip is under a millisecond and 150 KB at 100 Mbit/s take 12: a holder that has not answered by then is
+# not waited for alone, the next is asked beside it.
+HEDGE_AFTER_S = 0.05
+# How long the peers may take together. With an image in hand the local encoder is the alternative.
+FETCH_TIMEOUT_S = 2.0
+FETCH_TIMEOUT_WITH_IMAGE_S = 0.25
+# A holder that takes longer to store a copy than this is passed over for the next on the ring.
+PUT_TIMEOUT_S = 0.5
+FORGET_TIMEOUT_S = 2.0
+# Without a directory, step 4 asks the other members directly; in a cluster larger than this, only so many of them.
+OTHERS_ASKED_MAX = 32
+
+
+class Reach(StrEnum):
+    """How far a request may look."""
+
+    LOCAL = "local"
+    CLUSTER = "cluster"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The payload, which step had it, and the name of the node that held or made it."""
+
+    payload: Payload
+    source: Source
+    node: str
+
+    def features(self) -> Features:
+        """The payload as a user gets it: decoded."""
+        payload = self.payload
+        return Features(payload.array(), payload.key, payload.fidelity, payload.codec.label, self.source, self.node)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of a put: on how many nodes the payload now is."""
+
+    copies: int
+
+
+class Encoder(Protocol):
+    """The local encoder. Runs outside the event loop."""
+
+    async def encode(self, image: bytes) -> NDArray[np.float32]:
+        """Features (tokens, dim); ImageError for a bad image, EncoderUnavailable when it cannot run now."""
+
+
+class Peers(Protocol):
+    """The other members, as far as a lookup sees them. No method raises for a peer that is slow, dead or wrong."""
+
+    def others(self) -> Sequence[NodeId]:
+        """The members that may be asked, healthiest first; never this node itself."""
+
+    def is_healthy(self, node: NodeId) -> bool:
+        """Whether it is worth waiting for."""
+
+    def name(self, node: NodeId) -> str:
+        """The node's name, for people."""
+
+    async def get(self, node: NodeId, key: bytes, timeout_s: float) -> Payload | None:
+        """The checked payload of `key`, or None: not there, or no answer in time."""
+
+    async def get_many(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> dict[bytes, Payload]:
+        """Those of `keys` that the node has."""
+
+    async def has(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> set[bytes]:
+        """Which of `keys` the node has."""
+
+    async def put(self, node: NodeId, payload: Payload, age_s: float, timeout_s: float) -> bool:
+        """Store a payload whose making began `age_s` ago; whether the node kept it."""
+
+    async def forget(self, node: NodeId, names: Sequence[bytes], timeout_s: float) -> int | None:
+        """Drop keys (64 bytes) and images (32 bytes: every key of it); how many entries went, None without answer."""
+
+
+class Lookup:
+    """Answers requests for features on one node."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        name: str,
+        store: MemoryStore,
+        ring: Callable[[], Ring],
+        peers: Peers,
+        encoder: Encoder | None,
+        versions: Versions,
+        now: Callable[[], float],
+        stats: Stats,
+    ) -> None:
+        self._node = node
+        self._name = name
+        self._store = store
+        self._ring = ring
+        self._peers = peers
+        self._encoder = encoder
+        self._versions = versions
+        self._now = now
+        self._stats = stats
+        self._flights: dict[object, asyncio.Task[Found | None]] = {}
+        self._tombstones = Tombstones()
+
+    # -- get ----------------------------------------------------------------------------------------------------
+
+    async def get(
+        self, key: FeatureKey, image: bytes | None = None, *, reach: Reach = Reach.ANY, min_fidelity: float = -1.0
+    ) -> Found | None:
+        """The features of `key`, or None when nobody holds them and they could not be made.
+
+        With the `image` at hand, ImageError or EncoderUnavailable when it had to be encoded and could not be.
+        """
+        self._stats.requests += 1
+        if (found := self._from_memory(key, min_fidelity)) is not None:
+            return self._count(found)
+        flight = (key.packed, image is not None, reach, min_fidelity)
+        if (task := self._flights.get(flight)) is not None:
+            self._stats.coalesced += 1
+        else:
+            task = asyncio.ensure_future(self._find(key, image, reach, min_fidelity))
+            self._flights[flight] = task
+            task.add_done_callback(lambda done: self._landed(flight, done))
+        # Shielded: a caller that gives up must not take the answer from the others, nor from the cache.
+        found = await asyncio.shield(task)
+        return self._count(found)
+
+    async def _find(self, key: FeatureKey, image: bytes | None, reach: Reach, min_fidelity: float) -> Found | None:
+        started = self._now()
+        if reach is not Reach.LOCAL:
+            timeout_s = FETCH_TIMEOUT_S if image is None else FETCH_TIMEOUT_WITH_IMAGE_S
+            found = await self._from_peers(key, min_fidelity, timeout_s)
+            if found is not None:
+                self._keep(found.payload, started)
+                return found
+        if image is None:
+            return None
+        return await self._encode(key, image, reach, min_fidelity, started)
+
+    def _from_memory(self, key: FeatureKey, min_fidelity: float) -> Found | None:
+        payload = self._store.get(key.packed)
+        if payload is None or payload.fidelity < min_fidelity:
+            return None
+        return Found(payload, Source.MEMORY, self._name)
+
+    async def _from_peers(self, key: FeatureKey, min_fidelity: float, timeout_s: float) -> Found | None:
+        deadline = self._now() + timeout_s
+        holders = self._holders(key.packed)
+        found = await self._ask_in_turn(holders, key, min_fidelity, deadline)
+        if found is not None:
+            return found
+        asked = set(holders)
+        others = [node for node in self._peers.others() if node not in asked][:OTHERS_ASKED_MAX]
+        if not others or self._now() >= deadline:
+            return None
+        havers = [node for node, keys in (await self._who_has([key.packed], others, deadline)).items() if keys]
+        return await self._ask_in_turn(havers, key, min_fidelity, deadline)
+
+    async def _ask_in_turn(
+        self, nodes: Sequence[NodeId], key: FeatureKey, min_fidelity: float, deadline: float
+    ) -> Found | None:
+        """Ask the first; when it has not, or is late, the next too; the first good answer wins, the rest is cancelled."""
+
+        async def ask(node: NodeId) -> Found | None:
+            payload = await self._peers.get(node, key.packed, deadline - self._now())
+            if payload is None or payload.fidelity < min_fidelity:
+                return None
+            return Found(payload, Source.PEER, self._peers.name(node))
+
+        waiting = list(reversed(nodes))
+        asking: set[asyncio.Task[Found | None]] = set()
+        try:
+            while (waiting or asking) and (left_s := deadline - self._now()) > 0:
+                if waiting:
+                    asking.add(asyncio.ensure_future(ask(waiting.pop())))
+                patience_s = min(HEDGE_AFTER_S, left_s) if waiting else left_s
+                done, asking = await asyncio.wait(asking, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if (found := task.result()) is not None:
+                        return found
+        finally:
+            for task in asking:
+                task.cancel()
+        return None
+
+    async def _encode(self, key: FeatureKey, image: bytes, reach: Reach, min_fidelity: float, started: float) -> Found:
+        if self._encoder is None:
+            raise EncoderUnavailable("nobody holds these features, and this node runs no encoder", retry_after_s=60)
+        try:
+            array = await self._encoder.encode(image)
+        except Exception:
+            self._stats.encode_failures += 1
+            raise
+        self._stats.encodes += 1
+        payload = payloads.encode(array, key, min_fidelity=max(min_fidelity, payloads.FIDELITY_USUAL))
+        self._keep(payload, started)
+        if reach is not Reach.LOCAL:
+            await self._leave_copies(payload, started)
+        return Found(payload, Source.ENCODER, self._name)
+
+    def _landed(self, flight: object, task: asyncio.Task[Found | None]) -> None:
+        del self._flights[flight]
+        if not task.cancelled():
+            task.exception()  # seen, even when every caller has gone
+
+    def _count(self, found: Found | None) -> Found | None:
+        if found is None or found.source is Source.ENCODER:
+            self._stats.misses += 1
+        else:
+            self._stats.hits[found.source] += 1
+        return found
+
+    async def get_many(self, keys: Sequence[FeatureKey], *, reach: Reach = Reach.ANY) -> dict[FeatureKey, Found]:
+        """Those of `keys` that somebody holds; each holder is asked once for all that it should have."""
+        unique = list(dict.fromkeys(keys))
+        self._stats.requests += len(unique)
+        found = {key: here for key in unique if (here := self._from_memory(key, -1.0)) is not None}
+        if reach is not Reach.LOCAL:
+            started = self._now()
+            deadline = started + FETCH_TIMEOUT_S
+            for rank in range(self._ring().copies):  # owners first, then the first replicas, and so on
+                await self._fetch_together(unique, found, self._by_holder(unique, found, rank), deadline)
+            missing = [key.packed for key in unique if key not in found]
+            if missing and (others := self._peers.others()[:OTHERS_ASKED_MAX]):
+                held = await self._who_has(missing, others, deadline)
+                plan: dict[NodeId, list[bytes]] = {}
+                for node, node_keys in held.items():  # each key from the first that has it
+                    plan[node] = [key for key in missing if key in node_keys]
+                    missing = [key for key in missing if key not in node_keys]
+                await self._fetch_together(unique, found, plan, deadline)
+            for here in found.values():
+                if here.source is Source.PEER:
+                    self._keep(here.payload, started)
+        for key in unique:
+            self._count(found.get(key))
+        return {key: found[key] for key in unique if key in found}
+
+    def _by_holder(
+        self, keys: Iterable[FeatureKey], found: dict[FeatureKey, Found], rank: int
+    ) -> dict[NodeId, list[bytes]]:
+        plan: dict[NodeId, list[bytes]] = {}
+        for key in keys:
+            holders = self._holders(key.packed)
+            if key not in found and rank < len(holders):
+                plan.setdefault(holders[rank], []).append(key.packed)
+        return plan
+
+    async def _fetch_together(
+        self,
+        keys: Iterable[FeatureKey],
+        found: dict[FeatureKey, Found],
+        plan: dict[NodeId, list[bytes]],
+        deadline: float,
+    ) -> None:
+        """Ask every node of `plan` for its keys at the same time, and add what comes to `found`."""
+        left_s = deadline - self._now()
+        if not plan or left_s <= 0:
+            return
+        answers = await asyncio.gather(*(self._peers.get_many(node, wanted, left_s) for node, wanted in plan.items()))
+        by_packed = {key.packed: key for key in keys}
+        for node, answer in zip(plan, answers, strict=True):
+            for packed, payload in answer.items():
+                found[by_packed[packed]] = Found(payload, Source.PEER, self._peers.name(node))
+
+    # -- has, put, forget ---------------------------------------------------------------------------------------
+
+    async def has(self, key: FeatureKey, *, reach: Reach = Reach.ANY) -> tuple[Source, str] | None:
+        """Where `key` is, and the name of a node that holds it; None when nobody does. Moves no features."""
+        if key.packed in self._store:
+            return Source.MEMORY, self._name
+        if reach is not Reach.LOCAL:
+            others = self._peers.others()[:OTHERS_ASKED_MAX]
+            for node, held in (await self._who_has([key.packed], others, self._now() + FETCH_TIMEOUT_S)).items():
+                if held:
+                    return Source.PEER, self._peers.name(node)
+        return None
+
+    async def put(self, payload: Payload) -> Stored:
+        """Store features made elsewhere with their owner and its replica. Other nodes forget an older copy."""
+        started = self._now()
+        self._stats.puts += 1
+        key = payload.key.packed
+        holders = self._ring().holders(key)
+        others = [node for node in self._peers.others() if node not in holders]
+        stale = asyncio.gather(*(self._peers.forget(node, [key], FORGET_TIMEOUT_S) for node in others))
+        kept_here = self._keep(payload, started)
+        copies = await self._leave_copies(payload, started)
+        await stale
+        return Stored(copies + kept_here)
+
+    async def forget(self, names: Sequence[bytes]) -> int:
+        """Drop keys (64 bytes) and images (32 bytes) on every member; how many entries went."""
+        gone = self.forget_here(names)
+        others = self._peers.others()
+        answers = await asyncio.gather(*(self._peers.forget(node, names, FORGET_TIMEOUT_S) for node in others))
+        return gone + sum(answer or 0 for answer in answers)
+
+    def forget_here(self, names: Iterable[bytes]) -> int:
+        """Drop keys and images on this node, and what is still on its way here for them."""
+        gone = 0
+        for name in names:
+            self._tombstones.add(name, self._now())
+            keys = [name] if len(name) == PACKED_KEY_BYTES else self._store.keys_of_image(name)
+            gone += sum(self._store.remove(key) for key in keys)
+        return gone
+
+    def accept(self, payload: Payload, age_s: float) -> bool:
+        """Keep what a peer put here; False when it was forgotten since its making began, is stale, or does not fit."""
+        return self._keep(payload, self._now() - age_s)
+
+    # -- shared steps -------------------------------------------------------------------------------------------
+
+    def _holders(self, key: bytes) -> list[NodeId]:
+        """Whom to ask: the owner and its replicas without this node, the doubtful ones last."""
+        holders = [node for node in self._ring().holders(key) if node != self._node]
+        return sorted(holders, key=lambda node: not self._peers.is_healthy(node))
+
+    def _keep(self, payload: Payload, started: float) -> bool:
+        if self._tombstones.forbids(payload.key, started) or not self._versions.is_current(payload.key.encoder):
+            return False
+        return self._store.put(payload)
+
+    async def _leave_copies(self, payload: Payload, started: float) -> int:
+        """Put `payload` where the ring wants it, passing over who does not take it; how many other nodes have it."""
+        ring = self._ring()
+        wanted = ring.copies - (self._node in ring.holders(payload.key.packed))
+        candidates = [node for node in ring.walk(payload.key.packed) if node != self._node]
+        copies = 0
+        while candidates and copies < wanted:
+            batch, candidates = candidates[: wanted - copies], candidates[wanted - copies :]
+            puts: list[Awaitable[bool]] = [
+                self._peers.put(node, payload, self._now() - started, PUT_TIMEOUT_S) for node in batch
+            ]
+            copies += sum(await asyncio.gather(*puts))
+        return copies
+
+    async def _who_has(
+        self, keys: Sequence[bytes], nodes: Sequence[NodeId], deadline: float
+    ) -> dict[NodeId, set[bytes]]:
+        left_s = max(0.0, deadline - self._now())
+        answers = await asyncio.gather(*(self._peers.has(node, keys, left_s) for node in nodes))
+        return dict(zip(nodes, answers, strict=True))

@@ -1,0 +1,38 @@
+"""What a node has counted since it started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..protocol.features import Source
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters; they only grow."""
+
+    requests: int = 0
+    """Questions for features, one for each key asked for."""
+    hits: dict[Source, int] = field(
+        default_factory=lambda: dict.fromkeys((Source.MEMORY, Source.DISK, Source.PEER, Source.CLOUD), 0)
+    )
+    """Questions answered, by the tier that had the features."""
+    misses: int = 0
+    """Questions that no tier could answer, whether then encoded or not."""
+    encodes: int = 0
+    """Images that the local encoder was run on, and answered."""
+    encode_failures: int = 0
+    coalesced: int = 0
+    """Questions that joined an equal one under way."""
+    puts: int = 0
+    """Features stored on a user's word."""
+    bytes_in: int = 0
+    """Payload bytes received from peers."""
+    bytes_out: int = 0
+    """Payload bytes sent to peers."""
+    rejected_payloads: int = 0
+    """Payloads from peers that failed a check."""
+    protocol_errors: int = 0
+    """Peer connections closed for what the peer sent."""
+    refused_handshakes: int = 0
+    """Peer connections closed at the handshake: another cluster, protocol or node."""
