@@ -1,0 +1,61 @@
+"""Upright RGB pictures to what a model takes: one scaled, cropped, normalised float array per picture."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+BICUBIC = 3  # Pillow's number for it, which is also the one in a Hugging Face preprocessor configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How pixels become a model's input. Two models that differ here give different features for one picture."""
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    shorter_side: int | None = None
+    """Scale the shorter side to this and cut the middle out; None squeezes the whole picture into the frame."""
+    resample: int = BICUBIC
+    scale: float = 1 / 255
+
+    def describe(self) -> str:
+        """One line of text that changes whenever the result may: part of an encoder's fingerprint."""
+        return msgspec.json.encode({"decoding": DECODING_REVISION, **asdict(self)}).decode()
+
+
+# Raise it with every change to images.py or to this file that changes what a model is given for some picture: features
+# made before and after must not answer for each other.
+DECODING_REVISION = 1
+
+
+def prepared(picture: Image, how: Preprocessing) -> NDArray[np.float32]:
+    """The model's input for an RGB picture: float32 (3, height, width)."""
+    # Scaling and cropping are one step: a picture of 1 × 64,000,000 pixels, scaled whole until its shorter side is
+    # 32, would have 65 billion.
+    scaled = picture.resize((how.width, how.height), how.resample, box=_seen(picture.width, picture.height, how))
+    pixels = np.asarray(scaled, dtype=np.float32)  # (height, width, 3)
+    normed = (pixels * np.float32(how.scale) - np.float32(how.mean)) / np.float32(how.std)
+    return np.ascontiguousarray(normed.transpose(2, 0, 1))
+
+
+def _seen(width: int, height: int, how: Preprocessing) -> tuple[float, float, float, float]:
+    """The part of a picture that the model sees: left, top, right, bottom, in the picture's own pixels."""
+    if how.shorter_side is None:
+        return (0, 0, width, height)
+    # The longer side is rounded down and the crop starts on a whole pixel, as when one scales first and crops then.
+    shorter = min(width, height)
+    scaled_width = how.shorter_side * width // shorter
+    scaled_height = how.shorter_side * height // shorter
+    left, top = (scaled_width - how.width) // 2, (scaled_height - how.height) // 2
+    across, down = width / scaled_width, height / scaled_height
+    return (left * across, top * down, (left + how.width) * across, (top + how.height) * down)

@@ -1,0 +1,46 @@
+"""Images to features with a torch model: the part that is the same for the bundled encoder and for Hugging Face's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..protocol.errors import ImageError, InvalidValue
+from .images import decoded
+from .preprocessing import Preprocessing, prepared
+from .spec import Description
+
+
+class TorchEncoder:
+    """Decodes, prepares and encodes images on the CPU. `tower` maps (1, 3, height, width) to (1, tokens, dim)."""
+
+    def __init__(self, description: Description, preprocessing: Preprocessing, tower: Callable[[Tensor], Tensor]):
+        self.identity = description.identity
+        self.shape = description.shape
+        self._preprocessing = preprocessing
+        self._tower = tower
+
+    def encode_batch(self, images: Sequence[bytes]) -> list[NDArray[np.float32] | ImageError]:
+        """For each image file its features, float32 (tokens, dim), or what is wrong with that image."""
+        return [self._encoded(image) for image in images]
+
+    def _encoded(self, image: bytes) -> NDArray[np.float32] | ImageError:
+        try:
+            pixels = prepared(decoded(image), self._preprocessing)
+        except ImageError as error:
+            return error
+        with torch.inference_mode():
+            features: NDArray[np.float32] = self._tower(torch.from_numpy(pixels)[None])[0].float().numpy()
+        return features
+
+
+def refuse_broken_weights(model: nn.Module, name: str) -> None:
+    """Raise InvalidValue if a weight is NaN or infinite: such a model answers every image with nonsense."""
+    for weight_name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            broken = int((~torch.isfinite(weight)).sum())
+            raise InvalidValue(f"encoder {name}: {broken} of {weight.numel()} weights in {weight_name} are not finite")

@@ -1,0 +1,204 @@
+"""The encoder as the node sees it: images in, features out, whatever happens to the process that makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocol.errors import EncoderUnavailable
+from .process import Outcome, WorkerFailed, WorkerProcess
+from .spec import Description, identity_of
+
+BATCH_IMAGES_MAX = 8
+BATCH_BYTES_MAX = 256 << 20
+WAITING_IMAGES_MAX = 64
+WAITING_BYTES_MAX = 256 << 20
+THREADS_MAX = 4  # a small model gains little from more, and the device has other work
+
+# The first restart is immediate, since most crashes have one image to blame. Failures in a row are then 0.5, 1, 2 ...
+# seconds apart: a model too large for this device's memory must not keep it busy with loading.
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 30.0
+RETRY_AFTER_S = 2.0  # what loading takes on a small device
+
+
+class EncoderWorker:
+    """Encodes images in one process of its own, and restarts that process when it fails.
+
+    Requests that come while it is busy go together, up to BATCH_IMAGES_MAX, as soon as it is free; none is held back
+    to fill a batch. `known` says what the encoder is, as soon as that is known.
+    """
+
+    def __init__(self, spec: str, *, threads: int | None = None) -> None:
+        """InvalidValue for a wrong `spec`. `threads` defaults to all cores but one, 4 at most. Starts nothing."""
+        self.known: Description | None = identity_of(spec)
+        self._spec = spec
+        self._threads = threads if threads is not None else max(1, min(THREADS_MAX, len(os.sched_getaffinity(0)) - 1))
+        self._waiting: deque[_Request] = deque()
+        self._waiting_bytes = 0
+        self._arrived = asyncio.Event()
+        self._failure: _Failure | None = None
+        self._failures_in_a_row = 0
+        self._settled = asyncio.Event()  # set once the encoder is loaded, or has failed
+        self._life: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def start(self) -> None:
+        """Begin to load the encoder and return at once; what goes wrong is told to those who ask for features."""
+        if self._life is None and not self._is_closed:
+            self._life = asyncio.create_task(self._live())
+
+    async def described(self) -> Description:
+        """What the encoder is, after waiting for it to load where that is needed. EncoderUnavailable if it cannot."""
+        if self.known is not None:
+            return self.known
+        await self.start()
+        self._refuse_if_unavailable()
+        await self._settled.wait()
+        self._refuse_if_unavailable()
+        assert self.known is not None
+        return self.known
+
+    async def encode(self, image: bytes) -> NDArray[np.float32]:
+        """The features of an image file, float32 (tokens, dim), read-only.
+
+        Raises UnsupportedImage, UndecodableImage or ImageTooLarge for a wrong image, and EncoderUnavailable when the
+        worker failed, has failed too often of late, or has too much waiting already.
+        """
+        await self.start()
+        self._refuse_if_unavailable()
+        if len(self._waiting) >= WAITING_IMAGES_MAX or self._waiting_bytes + len(image) > WAITING_BYTES_MAX:
+            raise EncoderUnavailable(
+                f"{len(self._waiting)} images of {self._waiting_bytes} bytes wait for the encoder, "
+                f"at most {WAITING_IMAGES_MAX} of {WAITING_BYTES_MAX} bytes"
+            )
+        request = _Request(image, asyncio.get_running_loop().create_future())
+        self._waiting.append(request)
+        self._waiting_bytes += len(image)
+        self._arrived.set()
+        try:
+            outcome = await request.outcome
+        finally:
+            self._forget(request)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def close(self) -> None:
+        """End the process; what waits gets EncoderUnavailable. Closing twice is fine."""
+        self._is_closed = True
+        self._settled.set()
+        if self._life is not None:
+            self._life.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._life
+        self._fail_waiting("the encoder is closed", RETRY_AFTER_S)
+
+    async def _live(self) -> None:
+        """One process after the other, until `close` or a failure that another process cannot mend."""
+        while True:
+            try:
+                await self._run_one_process()
+            except WorkerFailed as failed:
+                delay_s = self._delay_after_failure()
+                reason = f"encoder {self._spec!a}: {failed}"
+                _log.warning("%s; %s", reason, "giving up" if failed.is_final else f"restarting in {delay_s:g} s")
+                if failed.is_final or delay_s > 0:
+                    self._failure = _Failure(reason, delay_s or BACKOFF_MAX_S)
+                    self._settled.set()
+                self._fail_waiting(reason, max(delay_s, RETRY_AFTER_S))
+                if failed.is_final:
+                    return
+                await asyncio.sleep(delay_s)
+                self._failure = None
+                self._settled.clear()
+
+    async def _run_one_process(self) -> None:
+        process = await WorkerProcess.spawn(self._spec, self._threads)
+        try:
+            description = await process.load()
+            if self.known is not None and description != self.known:
+                raise WorkerFailed("its weights have changed since the node started: restart the node", is_final=True)
+            self.known = description
+            self._settled.set()
+            while True:
+                await self._encode_next_batch(process, description.shape)
+        finally:
+            await process.kill()
+
+    async def _encode_next_batch(self, process: WorkerProcess, shape: tuple[int, int]) -> None:
+        while not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+        batch = self._next_batch()
+        try:
+            outcomes: list[Outcome] = await process.encode([request.image for request in batch], shape)
+        except WorkerFailed as failed:
+            for request in batch:
+                request.resolve(EncoderUnavailable(f"encoder {self._spec!a}: {failed}", RETRY_AFTER_S))
+            raise
+        self._failures_in_a_row = 0
+        for request, outcome in zip(batch, outcomes, strict=True):
+            request.resolve(outcome)
+
+    def _next_batch(self) -> list[_Request]:
+        batch, batch_bytes = [], 0
+        while self._waiting and len(batch) < BATCH_IMAGES_MAX:
+            batch_bytes += len(self._waiting[0].image)
+            if batch and batch_bytes > BATCH_BYTES_MAX:
+                break
+            batch.append(self._waiting[0])
+            self._forget(self._waiting[0])
+        return batch
+
+    def _forget(self, request: _Request) -> None:
+        """Take a request out of what waits, if it is still there: its turn came, or its caller has gone."""
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(request)
+            self._waiting_bytes -= len(request.image)
+
+    def _delay_after_failure(self) -> float:
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row == 1:
+            return 0.0
+        return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (self._failures_in_a_row - 2))
+
+    def _fail_waiting(self, reason: str, retry_after_s: float) -> None:
+        while self._waiting:
+            request = self._waiting[0]
+            self._forget(request)
+            request.resolve(EncoderUnavailable(reason, retry_after_s))
+
+    def _refuse_if_unavailable(self) -> None:
+        if self._is_closed:
+            raise EncoderUnavailable("the encoder is closed")
+        if self._failure is not None:
+            raise EncoderUnavailable(self._failure.reason, self._failure.retry_after_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why there is no worker for now, and for how long."""
+
+    reason: str
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    image: bytes
+    outcome: asyncio.Future[Outcome]
+
+    def resolve(self, outcome: Outcome) -> None:
+        if not self.outcome.done():  # its caller may have gone
+            self.outcome.set_result(outcome)
+
+
+_log = logging.getLogger(__name__)

@@ -1,0 +1,84 @@
+"""The worker process: `python -m edgecache.encoder.worker_main SPEC` loads an encoder and answers on its pipes.
+
+A process of its own, because a forward pass can hold the interpreter's lock for seconds, run out of memory or crash in
+a native library, and none of that may cost the node its heartbeats or its hits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from typing import BinaryIO
+
+import numpy as np
+
+from ..protocol.errors import ImageError, InvalidValue
+from . import wire
+from .load import Encoder, load
+
+
+def main() -> int:
+    """Serve until standard input ends; its other end is the node's."""
+    _die_with_the_parent()
+    frames_in, frames_out = sys.stdin.buffer, _claim_stdout()
+    try:
+        encoder = load(sys.argv[1])
+        wire.write(frames_out, _ready(encoder))
+        while (frame := wire.read(frames_in)) is not None:
+            _answer(encoder, frames_out, *frame)
+    except Exception as error:
+        # A fresh process is the only state known to be good: say why, and let the node start one.
+        traceback.print_exc()
+        is_final = isinstance(error, InvalidValue | ImportError)
+        wire.write(frames_out, wire.Failed(f"{type(error).__name__}: {error}"[:2000], is_final))
+        return 1
+    return 0
+
+
+def _ready(encoder: Encoder) -> wire.Ready:
+    identity = encoder.identity
+    return wire.Ready(identity.name, identity.version, identity.fingerprint, *encoder.shape)
+
+
+def _answer(encoder: Encoder, frames_out: BinaryIO, request: wire.Message, body: bytes) -> None:
+    assert isinstance(request, wire.Encode)
+    images, start = [], 0
+    for size in request.sizes:
+        images.append(body[start : start + size])
+        start += size
+    faults: list[wire.Fault | None] = []
+    features: list[memoryview] = []
+    for outcome in encoder.encode_batch(images):
+        if isinstance(outcome, ImageError):
+            faults.append(wire.Fault(type(outcome).__name__, str(outcome)[:2000]))
+            continue
+        if outcome.shape != encoder.shape or outcome.dtype != np.float32:
+            raise InvalidValue(
+                f"encoder {encoder.identity}: features of shape {outcome.shape} and type {outcome.dtype}, "
+                f"expected {encoder.shape} and float32"
+            )
+        faults.append(None)
+        features.append(np.ascontiguousarray(outcome, dtype="<f4").data)
+    wire.write(frames_out, wire.Encoded(faults), features)
+
+
+def _claim_stdout() -> BinaryIO:
+    """Keep standard output for frames, and send what libraries print to standard error."""
+    frames_out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return frames_out
+
+
+def _die_with_the_parent() -> None:
+    """End with the node even while busy, when nobody reads that standard input has ended."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
