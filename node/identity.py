@@ -229,20 +229,22 @@ _OURS, _FRESH, _STRANGE = range(3)
 
 
 def _slot_found(root: Path, number: int, marks: Marks) -> _Slot | None:
-    """What is in the slot for this machine; None if another node holds it."""
+    """What is in the slot for this machine; None if another node holds it or it cannot be used."""
     directory = root / f"node-{number}"
     if not directory.exists():
         return _Slot(_FRESH, 0, number)
-    if (lock := _lock(directory)) is None:
-        return None
     try:
-        if (stored := _recall(directory)) is None:
-            return _Slot(_FRESH, 0, number)
-        if kin(stored.marks, marks) is Kin.HERE:
-            return _Slot(_OURS, -_in_common(stored.marks, marks), number)
-        return _Slot(_STRANGE, (directory / _NODE_FILE).stat().st_mtime, number)
-    finally:
-        os.close(lock)
+        if (lock := _lock(directory)) is None:
+            return None
+        with os.fdopen(lock):
+            if (stored := _recall(directory)) is None:
+                return _Slot(_FRESH, 0, number)
+            if kin(stored.marks, marks) is Kin.HERE:
+                return _Slot(_OURS, -_in_common(stored.marks, marks), number)
+            return _Slot(_STRANGE, (directory / _NODE_FILE).stat().st_mtime, number)
+    except OSError as error:
+        _log.warning("%s is passed over: %s", directory, error)
+        return None
 
 
 def _settle(directory: Path, slot: int, marks: Marks, lock: int) -> HeldIdentity:

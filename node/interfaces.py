@@ -71,8 +71,8 @@ def announced(listen_host: str, present: Iterable[InterfaceAddress]) -> list[Int
 
 def present_addresses() -> list[InterfaceAddress]:
     """Every IPv4 address that this machine has now, in the kernel's order. Takes 0.3 ms."""
-    return [
-        InterfaceAddress(adapter.nice_name, adapter.index or 0, ip.ip, ip.network_prefix)
+    return [  # an address may have a label of its own: eth0:1 is on eth0
+        InterfaceAddress(adapter.nice_name.partition(":")[0], adapter.index or 0, ip.ip, ip.network_prefix)
         for adapter in ifaddr.get_adapters()
         for ip in adapter.ips
         if isinstance(ip.ip, str)  # IPv6 comes as a tuple

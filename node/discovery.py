@@ -1,0 +1,520 @@
+"""How nodes meet: each announces itself by mDNS where it listens, and hears the others do the same.
+
+mDNS is for the first meeting only. A killed node stays announced for 19 minutes and anybody can announce anything, so
+what is heard here is a claim: it earns a handshake, never a place in the cluster. Who is alive the members find out
+from each other.
+
+The order of things on each interface:
+
+1. The node announces itself at once. Others probe for a second first whether their name is taken; ours holds a random
+   boot id and the address, and is free.
+2. It asks who else is there, and again after 1, 5 and 14 seconds (zeroconf's browser does).
+3. Every 30 to 60 s it announces itself again with one packet and starts a new browser. Two halves of a split network
+   that was healed find each other that way; without it they had not after four minutes. The announcement costs one
+   packet per node and round however large the cluster is, and keeps the living in everybody's cache: a new browser
+   reports those again, while the records of the dead have run out after two minutes.
+4. It says goodbye when it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import re
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+from typing import Protocol
+
+from zeroconf import DNSQuestionType, IPVersion, ServiceStateChange, Zeroconf
+from zeroconf import Error as ZeroconfError
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from ..protocol.errors import InvalidValue
+from .interfaces import InterfaceAddress, announced, present_addresses
+
+SERVICE_TYPE = "_edgecache._tcp.local."
+
+# A flood of announcements costs at most this many handshakes a round. A LAN of 200 nodes on two interfaces fits.
+SIGHTINGS_MAX = 512
+# Claims that came in pieces and are being asked for. Whole nodes announce themselves in one packet.
+RESOLVES_MAX = 16
+RESOLVE_TIMEOUT_S = 3.0
+# One string of a TXT record holds 255 bytes, of which the longest key and its `=` take 8.
+TXT_VALUE_BYTES_MAX = 240
+TXT_BYTES_MAX = 1024
+
+ROUND_S = (30.0, 60.0)
+INTERFACES_POLL_S = 3.0
+STOP_TIMEOUT_S = 0.8
+# `find_nodes` gives up waiting for more this long after the first: the others answer within 120 ms (RFC 6762, 6).
+SETTLE_S = 0.25
+
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,5}", re.ASCII)
+
+# What the kernel, the network and zeroconf say when mDNS cannot be had here and now.
+_REFUSALS = (OSError, ZeroconfError, TimeoutError)
+_PRIVATE = [IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
+_IP_MULTICAST_ALL = 49  # linux/in.h; the socket module does not name it
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a node says of itself. `id` and `boot` are 32 hexadecimal digits; `http_port` 0: no HTTP for others.
+
+    InvalidValue for a name or cluster of more than 240 bytes of UTF-8, or with characters that do not print.
+    """
+
+    id: str
+    boot: str
+    name: str
+    cluster: str
+    protocol_version: int
+    peer_port: int
+    http_port: int
+
+    def __post_init__(self) -> None:
+        assert _ID.fullmatch(self.id), self.id
+        assert _ID.fullmatch(self.boot), self.boot
+        for what, value in (("node name", self.name), ("cluster name", self.cluster)):
+            if not _is_name(value):
+                raise InvalidValue(f"{what} {value[:80]!a}: at most {TXT_VALUE_BYTES_MAX} bytes that print")
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Somebody claims that a node can be dialled here."""
+
+    id: str
+    """As claimed; "" for a seed, of which only the address is known."""
+    boot: str
+    name: str
+    address: tuple[str, int]
+    """Host and port for peers."""
+
+
+class Discovery(Protocol):
+    """What finds other nodes for a node."""
+
+    async def start(self, me: Announcement, found: Callable[[Sighting], None]) -> None:
+        """Begin, and return without waiting. `found` is called in this event loop.
+
+        A node that is still heard is told again from time to time, at each of its addresses: a sighting of a member
+        that is known and well must cost nothing.
+        """
+
+    async def stop(self) -> None:
+        """Say goodbye, within a second. Never raises; harmless when repeated or before `start`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One node's announcement as it was heard on one interface: well-formed, and not more than that."""
+
+    id: str
+    boot: str
+    name: str
+    cluster: str
+    protocol_version: int
+    address: tuple[str, int]
+    http_port: int
+    heard_on: InterfaceAddress
+
+
+class Ignored(StrEnum):
+    """Why an announcement earned nothing."""
+
+    MALFORMED = "malformed"
+    BAD_ADDRESS = "bad_address"
+    OTHER_CLUSTER = "other_cluster"
+    TOO_MANY = "too_many"
+
+
+def read_claim(txt: bytes, port: int | None, addresses: Iterable[str], heard_on: InterfaceAddress) -> Claim | Ignored:
+    """The claim that a service's records make, or why they make none. `addresses` are IPv4 and in the sender's order.
+
+    The address must be one that a neighbour can have: on the interface's own network or a private one, so that no
+    announcement has us dial the internet, and loopback only when heard on loopback.
+    """
+    values = _txt_values(txt)
+    if values is None or port is None or not 0 < port < 65536:
+        return Ignored.MALFORMED
+    node, boot, name, cluster = (values.get(key, "") for key in ("id", "boot", "name", "cluster"))
+    version, http = values.get("version", ""), values.get("http", "")
+    if not (_ID.fullmatch(node) and _ID.fullmatch(boot) and _is_name(name) and _is_name(cluster)):
+        return Ignored.MALFORMED
+    if not (_NUMBER.fullmatch(version) and _NUMBER.fullmatch(http) and int(http) < 65536):
+        return Ignored.MALFORMED
+    for address in addresses:
+        if _is_neighbour(IPv4Address(address), heard_on):
+            return Claim(node, boot, name, cluster, int(version), (address, port), int(http), heard_on)
+    return Ignored.BAD_ADDRESS
+
+
+class Sightings:
+    """Decides which claims are worth a handshake: each of our cluster once a round, and no more than `capacity`."""
+
+    def __init__(self, me: Announcement, capacity: int = SIGHTINGS_MAX) -> None:
+        self.ignored: Counter[Ignored] = Counter()
+        self._me = me
+        self._capacity = capacity
+        self._told: set[Sighting] = set()  # asked for membership only, never walked: its order decides nothing
+        self._overflowed = False
+
+    def judge(self, claim: Claim | Ignored) -> Sighting | None:
+        """The sighting to tell of; None if the claim is our own, was told in this round, or is ignored and counted.
+
+        Our id with another boot id is told: that is how a cloned disk is found out.
+        """
+        if isinstance(claim, Ignored):
+            self.ignored[claim] += 1
+            return None
+        if (claim.id, claim.boot) == (self._me.id, self._me.boot):
+            return None
+        if claim.cluster != self._me.cluster:
+            self.ignored[Ignored.OTHER_CLUSTER] += 1
+            return None
+        sighting = Sighting(claim.id, claim.boot, claim.name, claim.address)
+        if sighting in self._told:
+            return None
+        if len(self._told) >= self._capacity:
+            self.ignored[Ignored.TOO_MANY] += 1
+            self._overflowed = True
+            return None
+        self._told.add(sighting)
+        return sighting
+
+    def new_round(self) -> bool:
+        """Begin a round in which everything may be told again; whether there was no room for all in the last one."""
+        overflowed, self._overflowed = self._overflowed, False
+        self._told.clear()
+        return overflowed
+
+
+class MdnsDiscovery:
+    """Announces a node on the interfaces it listens on, follows them as they come and go, and hears the others."""
+
+    def __init__(
+        self,
+        listen_host: str,
+        rng: random.Random,
+        *,
+        present: Callable[[], list[InterfaceAddress]] = present_addresses,
+        poll_s: float = INTERFACES_POLL_S,
+        round_s: tuple[float, float] = ROUND_S,
+    ) -> None:
+        self._listen_host = listen_host
+        self._rng = rng
+        self._present = present
+        self._poll_s = poll_s
+        self._round_s = round_s
+        self._presences: dict[InterfaceAddress, _Presence] = {}
+        self._failing: dict[InterfaceAddress, _Failure] = {}
+        self._sightings: Sightings | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def interfaces(self) -> list[InterfaceAddress]:
+        """Where the node is announced now."""
+        return list(self._presences)
+
+    @property
+    def ignored(self) -> Counter[Ignored]:
+        """How many announcements earned nothing, by reason."""
+        return self._sightings.ignored if self._sightings is not None else Counter()
+
+    async def start(self, me: Announcement, found: Callable[[Sighting], None]) -> None:
+        """See `Discovery.start`. No multicast, no rights, no network yet: logged, and tried again."""
+        assert self._task is None, "started twice"
+        self._sightings = Sightings(me)
+        self._task = asyncio.create_task(self._run(me, self._sightings, found), name="mdns")
+        self._task.add_done_callback(_say_if_failed)
+
+    async def stop(self) -> None:
+        """See `Discovery.stop`."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        presences, self._presences = list(self._presences.values()), {}
+        if presences:
+            closing = [asyncio.create_task(presence.close()) for presence in presences]
+            _, late = await asyncio.wait(closing, timeout=STOP_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+
+    async def _run(self, me: Announcement, sightings: Sightings, found: Callable[[Sighting], None]) -> None:
+        def hear(claim: Claim | Ignored) -> None:
+            if (sighting := sightings.judge(claim)) is not None:
+                found(sighting)
+
+        loop = asyncio.get_running_loop()
+        round_ends = loop.time() + self._rng.uniform(*self._round_s)
+        while True:
+            await self._follow_interfaces(me, hear)
+            await asyncio.sleep(self._poll_s)
+            if loop.time() >= round_ends:
+                round_ends = loop.time() + self._rng.uniform(*self._round_s)
+                # A flood sits in the cache and would fill each round before the living get a turn.
+                forget = sightings.new_round()
+                for presence in self._presences.values():
+                    presence.ask_again(forget)
+
+    async def _follow_interfaces(self, me: Announcement, hear: Callable[[Claim | Ignored], None]) -> None:
+        wanted = announced(self._listen_host, self._present())
+        for where in [where for where in self._presences if where not in wanted]:
+            _log.info("%s on %s is gone: no longer announced there", where.address, where.interface)
+            await self._presences.pop(where).close()
+        self._failing = {where: failure for where, failure in self._failing.items() if where in wanted}
+        now = asyncio.get_running_loop().time()
+        for where in wanted:
+            failure = self._failing.get(where)
+            if where in self._presences or (failure is not None and now < failure.again):
+                continue
+            presence = _Presence(where, hear)
+            try:
+                await presence.open(me)
+            except _REFUSALS as error:
+                await presence.close()
+                self._fail(where, str(error) or type(error).__name__, now)
+            except asyncio.CancelledError:
+                await presence.close()
+                raise
+            else:
+                self._presences[where] = presence
+                self._failing.pop(where, None)
+                _log.info("announced by mDNS at %s on %s", where.address, where.interface)
+
+    def _fail(self, where: InterfaceAddress, why: str, now: float) -> None:
+        last = self._failing.get(where)
+        pause_s = self._poll_s if last is None else min(2 * last.pause_s, self._round_s[1])
+        self._failing[where] = _Failure(why, now + pause_s, pause_s)
+        if last is None or last.why != why:  # once, and not at each attempt
+            _log.warning(
+                "mDNS does not work at %s on %s (%s): only seeds and remembered peers are found there; still trying",
+                where.address,
+                where.interface,
+                why,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    why: str
+    again: float
+    pause_s: float
+
+
+async def hear_nodes(
+    timeout_s: float, settle_s: float | None = None, present: Iterable[InterfaceAddress] | None = None
+) -> list[Claim]:
+    """What is announced on every interface (or those of `present`) now, in the order heard. Announces nothing.
+
+    Listens for `timeout_s`, or if `settle_s` is given, for that long after the first claim. Empty where mDNS does not
+    work.
+    """
+    claims: dict[Claim, None] = {}
+    first = asyncio.Event()
+
+    def hear(claim: Claim | Ignored) -> None:
+        if isinstance(claim, Claim) and len(claims) < SIGHTINGS_MAX:
+            claims[claim] = None
+            first.set()
+
+    places = announced("0.0.0.0", present_addresses() if present is None else present)
+    presences = [_Presence(where, hear) for where in places]
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for presence in presences:
+                    with contextlib.suppress(*_REFUSALS):
+                        await presence.open(None)
+                if settle_s is not None:
+                    await first.wait()
+                await asyncio.sleep(timeout_s if settle_s is None else settle_s)
+    finally:
+        await asyncio.gather(*(presence.close() for presence in presences))
+    return list(claims)
+
+
+async def find_nodes(timeout_s: float) -> list[tuple[str, str]]:
+    """The name and HTTP url of each node that answers by mDNS, once, with those of this machine's loopback first.
+
+    Returns 0.25 s after it heard the first, or empty after `timeout_s`.
+    """
+    claims = [claim for claim in await hear_nodes(timeout_s, SETTLE_S) if claim.http_port]
+    claims.sort(key=lambda claim: (not claim.heard_on.is_loopback, claim.name, claim.address))
+    nearest: dict[str, Claim] = {}
+    for claim in claims:
+        nearest.setdefault(claim.id, claim)
+    return [(claim.name, f"http://{claim.address[0]}:{claim.http_port}") for claim in nearest.values()]
+
+
+class _Presence:
+    """This node at one address: its announcement there, and its ear. Nothing is sent or heard on other interfaces."""
+
+    def __init__(self, where: InterfaceAddress, hear: Callable[[Claim | Ignored], None]) -> None:
+        self.where = where
+        self._hear = hear
+        self._mdns: AsyncZeroconf | None = None
+        self._service: AsyncServiceInfo | None = None
+        self._announcing: asyncio.Future[None] | None = None
+        self._browser: AsyncServiceBrowser | None = None
+        self._resolving: dict[str, asyncio.Task[None]] = {}
+
+    async def open(self, me: Announcement | None) -> None:
+        """Join the group, announce `me` (None: listen only) and ask who is there. One of `_REFUSALS` if it cannot."""
+        self._mdns = AsyncZeroconf(interfaces=[self.where.address], ip_version=IPVersion.V4Only)
+        engine = self._mdns.zeroconf.engine
+        await self._mdns.zeroconf.async_wait_for_start()
+        if not engine.senders:
+            raise OSError("the kernel gives no multicast socket")
+        for reader in engine.readers:
+            _keep_to(self.where.interface, reader.transport.get_extra_info("socket"))
+        if me is not None:
+            self._service = _service(me, self.where.address)
+            # "Cooperating" skips the second of probing for a name that holds a random boot id and our own address.
+            registration = self._mdns.async_register_service(self._service, cooperating_responders=True)
+            self._announcing = asyncio.ensure_future(await registration)
+        self._browse(self._mdns.zeroconf)
+
+    def ask_again(self, forget: bool) -> None:
+        """Announce once more and start a new browser; with `forget`, as if nothing had been heard so far."""
+        assert self._mdns is not None
+        assert self._browser is not None
+        mdns = self._mdns.zeroconf
+        if forget:
+            mdns.cache.async_remove_records(
+                [r for name in mdns.cache.names() for r in mdns.cache.entries_with_name(name)]
+            )
+        if self._service is not None:
+            mdns.async_send(mdns.generate_service_broadcast(self._service, None))
+        self._browser._async_cancel()
+        self._browse(mdns)
+
+    async def close(self) -> None:
+        """Say goodbye, three times in 0.25 s, and close. Harmless when repeated."""
+        for task in self._resolving.values():
+            task.cancel()
+        if self._announcing is not None:
+            self._announcing.cancel()  # or it would go on after the goodbye
+        if self._browser is not None:
+            await self._browser.async_cancel()
+            self._browser = None
+        if (mdns := self._mdns) is not None:
+            self._mdns = None
+            with contextlib.suppress(*_REFUSALS):
+                await mdns.async_close()
+
+    def _browse(self, mdns: Zeroconf) -> None:
+        # Answers to a unicast question go to port 5353 of this address, where one of all nodes here gets them.
+        self._browser = AsyncServiceBrowser(
+            mdns, SERVICE_TYPE, handlers=[self._changed], question_type=DNSQuestionType.QM
+        )
+
+    def _changed(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+        if state_change is ServiceStateChange.Removed:
+            return  # who is gone the members find out for themselves, sooner
+        try:
+            service = AsyncServiceInfo(service_type, name)
+        except ZeroconfError:
+            self._hear(Ignored.MALFORMED)
+            return
+        if service.load_from_cache(zeroconf):
+            self._read(service)
+        elif name not in self._resolving:
+            if len(self._resolving) >= RESOLVES_MAX:
+                self._hear(Ignored.TOO_MANY)
+                return
+            task = asyncio.create_task(self._resolve(zeroconf, service))
+            self._resolving[name] = task
+            task.add_done_callback(lambda _: self._resolving.pop(name))
+
+    async def _resolve(self, zeroconf: Zeroconf, service: AsyncServiceInfo) -> None:
+        with contextlib.suppress(*_REFUSALS):
+            if await service.async_request(zeroconf, RESOLVE_TIMEOUT_S * 1000):
+                self._read(service)
+
+    def _read(self, service: AsyncServiceInfo) -> None:
+        addresses = service.parsed_addresses(IPVersion.V4Only)
+        self._hear(read_claim(service.text, service.port, addresses, self.where))
+
+
+def _service(me: Announcement, address: str) -> AsyncServiceInfo:
+    """The records that announce `me` at one address: their name is used by no other boot, node or interface."""
+    label = f"{me.id[:8]}-{me.boot}-{address.replace('.', '-')}"  # at most 57 of the 63 bytes
+    values = {
+        "id": me.id,
+        "boot": me.boot,
+        "cluster": me.cluster,
+        "version": str(me.protocol_version),
+        "http": str(me.http_port),
+        "name": me.name,
+    }
+    return AsyncServiceInfo(
+        SERVICE_TYPE,
+        f"{label}.{SERVICE_TYPE}",
+        port=me.peer_port,
+        properties=values,
+        server=f"{label}.local.",
+        parsed_addresses=[address],
+    )
+
+
+def _keep_to(interface: str, mdns_socket: socket.socket) -> None:
+    """Have a socket receive from one interface only, and send to it only.
+
+    zeroconf's receiving socket is bound to no address. The kernel gives such a socket what arrives on any interface
+    whose group any program has joined, and zeroconf answers from it, by unicast, to where the question came from: a
+    loopback node would speak on the LAN.
+    """
+    if not hasattr(socket, "SO_BINDTODEVICE"):
+        return  # not Linux: other kernels give a socket only the groups that it joined itself
+    try:
+        mdns_socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+    except PermissionError:  # before Linux 5.7 for root only; the next best leaves unicast questions open
+        mdns_socket.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
+
+
+def _txt_values(txt: bytes) -> dict[str, str] | None:
+    """The `key=value` strings of a TXT record (RFC 6763, 6.4: the first of a key counts); None if it is not one."""
+    if len(txt) > TXT_BYTES_MAX:
+        return None
+    values: dict[str, str] = {}
+    while txt:
+        text, txt = txt[1 : 1 + txt[0]], txt[1 + txt[0] :]
+        try:
+            key, _, value = text.decode().partition("=")
+        except UnicodeDecodeError:
+            return None
+        values.setdefault(key.lower(), value)
+    return values
+
+
+def _is_name(value: str) -> bool:
+    # What does not print could write lines of its own into logs and terminals.
+    return len(value.encode("utf-8", "replace")) <= TXT_VALUE_BYTES_MAX and value.isprintable()
+
+
+def _is_neighbour(address: IPv4Address, heard_on: InterfaceAddress) -> bool:
+    network = heard_on.network
+    if heard_on.is_loopback or address.is_loopback:
+        return heard_on.is_loopback and address.is_loopback
+    if address.is_multicast or address.is_reserved or address.is_unspecified:
+        return False
+    if address in network:
+        return network.num_addresses <= 2 or address not in (network.network_address, network.broadcast_address)
+    return any(address in private for private in _PRIVATE)
+
+
+def _say_if_failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("discovery by mDNS has ended by a fault of its own", exc_info=error)
