@@ -366,6 +366,7 @@ class _Presence:
         self._hear = hear
         self._mdns: AsyncZeroconf | None = None
         self._service: AsyncServiceInfo | None = None
+        self._own: str | None = None
         self._announcing: asyncio.Future[None] | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._resolving: dict[str, asyncio.Task[None]] = {}
@@ -380,6 +381,7 @@ class _Presence:
         for reader in engine.readers:
             _keep_to(self.where.interface, reader.transport.get_extra_info("socket"))
         if me is not None:
+            self._own = _label(me)
             self._service = _service(me, self.where.address)
             # "Cooperating" skips the second of probing for a name that holds a random boot id and our own address.
             registration = self._mdns.async_register_service(self._service, cooperating_responders=True)
@@ -423,6 +425,8 @@ class _Presence:
     def _changed(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         if state_change is ServiceStateChange.Removed:
             return  # who is gone the members find out for themselves, sooner
+        if self._own is not None and name.startswith(self._own):
+            return
         try:
             service = AsyncServiceInfo(service_type, name)
         except ZeroconfError:
@@ -448,9 +452,14 @@ class _Presence:
         self._hear(read_claim(service.text, service.port, addresses, self.where))
 
 
+def _label(me: Announcement) -> str:
+    """What the names of this boot's services begin with, on every interface."""
+    return f"{me.id[:8]}-{me.boot}-"
+
+
 def _service(me: Announcement, address: str) -> AsyncServiceInfo:
     """The records that announce `me` at one address: their name is used by no other boot, node or interface."""
-    label = f"{me.id[:8]}-{me.boot}-{address.replace('.', '-')}"  # at most 57 of the 63 bytes
+    label = f"{_label(me)}{address.replace('.', '-')}"  # at most 57 of the 63 bytes
     values = {
         "id": me.id,
         "boot": me.boot,
