@@ -2,10 +2,157 @@
 
 from __future__ import annotations
 
-from ..protocol.errors import InvalidValue
-from .torch_encoder import TorchEncoder
+import re
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..protocol.errors import EncoderUnavailable, InvalidValue
+from ..protocol.keys import ENCODER_NAME_CHARS_MAX, EncoderIdentity
+from .preprocessing import Preprocessing
+from .spec import Description, fingerprint_of
+from .torch_encoder import TorchEncoder, refuse_broken_weights
+
+# A configuration's model_type, and the class that holds the vision tower alone. Each takes pixels and nothing else, and
+# gives one shape whatever the picture.
+_TOWERS = {
+    "clip": "CLIPVisionModel",
+    "clip_vision_model": "CLIPVisionModel",
+    "siglip": "SiglipVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+    "dinov2": "Dinov2Model",
+    "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "vit": "ViTModel",
+}
+
+# All that a tower needs. Weights in other formats (.bin, .pt) are pickles, which run code when they are read: they are
+# neither downloaded nor opened.
+_FILES = ["*.json", "*.safetensors"]
+
+RETRY_HUB_AFTER_S = 30.0
 
 
 def load(source: str) -> TorchEncoder:
-    """The vision tower in a directory or on the hub; InvalidValue when there is none that can be used."""
-    raise InvalidValue(f"encoder hf:{source}: not in this version")
+    """The vision tower in a directory or, from the cache if it is there, of a hub's model.
+
+    Its features are `last_hidden_state` as transformers gives it, class token included. InvalidValue when there is
+    nothing usable, EncoderUnavailable when the hub cannot be reached.
+    """
+    directory, version = _found(source)
+    name = "hf:" + re.sub(r"[^!-?A-~]", "-", directory.name if version == "local" else source)
+    if not list(directory.glob("*.safetensors")):
+        pickles = ", ".join(sorted(path.name for path in directory.glob("*.bin"))) or "no weights"
+        raise InvalidValue(f"encoder {name}: {directory} has {pickles}, expected safetensors (pickles are never read)")
+    try:
+        tower = _tower(directory, name)
+        processor = transformers.AutoImageProcessor.from_pretrained(directory)  # type: ignore[no-untyped-call]
+        preprocessing = preprocessing_of(processor.to_dict())
+        blank = torch.zeros(1, 3, preprocessing.height, preprocessing.width)
+        with torch.inference_mode():
+            _, tokens, dim = tower(blank).shape
+    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
+        raise InvalidValue(f"encoder {name}: {error}") from error
+    files = [
+        (path.name, _sha256(path)) for path in sorted([*directory.glob("*.safetensors"), directory / "config.json"])
+    ]
+    fingerprint = fingerprint_of(files, preprocessing, (tokens, dim))
+    identity = EncoderIdentity(name[:ENCODER_NAME_CHARS_MAX], version, fingerprint)
+    return TorchEncoder(Description(identity, (tokens, dim)), preprocessing, tower)
+
+
+def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
+    """What an image processor's configuration asks for; InvalidValue when it leaves the input's shape open."""
+    height, width, shorter_side = _frame_of(config)
+    is_normed = config.get("do_normalize", True)
+    red, green, blue = config["image_mean"] if is_normed else (0.0, 0.0, 0.0)
+    red_std, green_std, blue_std = config["image_std"] if is_normed else (1.0, 1.0, 1.0)
+    return Preprocessing(
+        height,
+        width,
+        mean=(red, green, blue),
+        std=(red_std, green_std, blue_std),
+        shorter_side=shorter_side,
+        resample=int(config["resample"]),
+        scale=float(config["rescale_factor"]) if config.get("do_rescale", True) else 1.0,
+    )
+
+
+def _frame_of(config: dict[str, Any]) -> tuple[int, int, int | None]:
+    """Height, width and shorter side, as Preprocessing has them."""
+    size = dict(config.get("size") or {})
+    crop = dict(config.get("crop_size") or {}) if config.get("do_center_crop") else None
+    if config.get("do_resize", True):
+        if crop is None and set(size) == {"height", "width"}:
+            return size["height"], size["width"], None
+        if crop is not None and set(size) == {"shortest_edge"} and max(crop.values()) <= size["shortest_edge"]:
+            return crop["height"], crop["width"], size["shortest_edge"]
+    raise InvalidValue(
+        f"its image processor asks for size {size} and crop {crop}: expected a height and width, "
+        "or a shortest edge and a crop that fits into it"
+    )
+
+
+def _found(source: str) -> tuple[Path, str]:
+    """The directory that holds the model, and its version: the hub's commit, or `local`."""
+    if Path(source).is_dir():
+        return Path(source).resolve(), "local"
+    try:
+        # What is here already is used as it is: a device off the net starts, and a fleet does not change its encoder
+        # because somebody pushed to a repository.
+        directory = Path(snapshot_download(source, allow_patterns=_FILES, local_files_only=True))
+        if list(directory.glob("*.safetensors")) and (directory / "config.json").exists():
+            return directory, directory.name
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise InvalidValue(f"encoder hf:{source}: neither a directory nor a model's id: {error}") from error
+    try:
+        directory = Path(snapshot_download(source, allow_patterns=_FILES))
+    except RepositoryNotFoundError as error:
+        raise InvalidValue(f"encoder hf:{source}: no such directory, and no such model on the hub") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise EncoderUnavailable(
+            f"encoder hf:{source}: no such directory, not in the cache, and the hub cannot be reached: {error}",
+            RETRY_HUB_AFTER_S,
+        ) from error
+    return directory, directory.name
+
+
+def _tower(directory: Path, name: str) -> _LastHiddenState:
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    model_type = transformers.AutoConfig.from_pretrained(directory).model_type
+    if model_type not in _TOWERS:
+        raise InvalidValue(f"a model of type {model_type!a}, expected one of {', '.join(_TOWERS)}")
+    options = {"add_pooling_layer": False} if model_type == "vit" else {}
+    model, report = getattr(transformers, _TOWERS[model_type]).from_pretrained(
+        directory, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+    )
+    if report["missing_keys"]:
+        raise InvalidValue(f"its weights lack {', '.join(sorted(report['missing_keys'])[:5])}")
+    refuse_broken_weights(model, name)
+    return _LastHiddenState(model.eval())
+
+
+class _LastHiddenState(torch.nn.Module):
+    """Pixels (1, 3, height, width) to tokens (1, tokens, dim)."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        tokens: Tensor = self.model(pixel_values=pixels).last_hidden_state
+        return tokens
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").digest()

@@ -28,6 +28,11 @@ class Preprocessing:
     resample: int = BICUBIC
     scale: float = 1 / 255
 
+    @property
+    def side_min(self) -> int:
+        """No side of a picture needs more pixels than this."""
+        return self.shorter_side or max(self.height, self.width)
+
     def describe(self) -> str:
         """One line of text that changes whenever the result may: part of an encoder's fingerprint."""
         return msgspec.json.encode({"decoding": DECODING_REVISION, **asdict(self)}).decode()
@@ -44,7 +49,7 @@ def prepared(picture: Image, how: Preprocessing) -> NDArray[np.float32]:
     # 32, would have 65 billion.
     scaled = picture.resize((how.width, how.height), how.resample, box=_seen(picture.width, picture.height, how))
     pixels = np.asarray(scaled, dtype=np.float32)  # (height, width, 3)
-    normed = (pixels * np.float32(how.scale) - np.float32(how.mean)) / np.float32(how.std)
+    normed = (pixels * np.float32(how.scale) - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     return np.ascontiguousarray(normed.transpose(2, 0, 1))
 
 

@@ -30,7 +30,7 @@ class TorchEncoder:
 
     def _encoded(self, image: bytes) -> NDArray[np.float32] | ImageError:
         try:
-            pixels = prepared(decoded(image), self._preprocessing)
+            pixels = prepared(decoded(image, self._preprocessing.side_min), self._preprocessing)
         except ImageError as error:
             return error
         with torch.inference_mode():

@@ -18,12 +18,12 @@ class VitShape:
     """Everything about the model that its weights do not say."""
 
     image_side: int = 32
-    stem: tuple[int, ...] = (32, 64, 128)
+    stem: tuple[int, ...] = (48, 96, 192)
     """Channels of each stage of the stem; every stage but the first halves the picture. Empty: cut into patches."""
     patch_side: int = 4
     """Pixels along one side of what becomes a token; with a stem, 2 ** (stages - 1)."""
     dim: int = 192
-    depth: int = 5
+    depth: int = 4
     heads: int = 3
     mlp_ratio: int = 4
     classes: int = 10
@@ -84,7 +84,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:  # (batch, tokens, dim), both ways
         tokens = tokens + self.attention(self.attention_norm(tokens))
-        return tokens + self.mlp(self.mlp_norm(tokens))
+        added: Tensor = tokens + self.mlp(self.mlp_norm(tokens))
+        return added
 
 
 class Attention(nn.Module):

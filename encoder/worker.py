@@ -28,6 +28,8 @@ BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 RETRY_AFTER_S = 2.0  # what loading takes on a small device
 
+_log = logging.getLogger(__name__)
+
 
 class EncoderWorker:
     """Encodes images in one process of its own, and restarts that process when it fails.
@@ -149,7 +151,8 @@ class EncoderWorker:
             request.resolve(outcome)
 
     def _next_batch(self) -> list[_Request]:
-        batch, batch_bytes = [], 0
+        batch: list[_Request] = []
+        batch_bytes = 0
         while self._waiting and len(batch) < BATCH_IMAGES_MAX:
             batch_bytes += len(self._waiting[0].image)
             if batch and batch_bytes > BATCH_BYTES_MAX:
@@ -199,6 +202,3 @@ class _Request:
     def resolve(self, outcome: Outcome) -> None:
         if not self.outcome.done():  # its caller may have gone
             self.outcome.set_result(outcome)
-
-
-_log = logging.getLogger(__name__)
