@@ -379,7 +379,7 @@ class _Presence:
         if not engine.senders:
             raise OSError("the kernel gives no multicast socket")
         for reader in engine.readers:
-            _keep_to(self.where.interface, reader.transport.get_extra_info("socket"))
+            keep_to(self.where.interface, reader.transport.get_extra_info("socket"))
         if me is not None:
             self._own = _label(me)
             self._service = _service(me, self.where.address)
@@ -478,8 +478,8 @@ def _service(me: Announcement, address: str) -> AsyncServiceInfo:
     )
 
 
-def _keep_to(interface: str, mdns_socket: socket.socket) -> None:
-    """Have a socket receive from one interface only, and send to it only.
+def keep_to(interface: str, mdns_socket: socket.socket) -> None:
+    """Have an mDNS socket receive from one interface only, and send to it only.
 
     zeroconf's receiving socket is bound to no address. The kernel gives such a socket what arrives on any interface
     whose group any program has joined, and zeroconf answers from it, by unicast, to where the question came from: a
