@@ -197,7 +197,7 @@ class Lookup:
     async def _ask_in_turn(
         self, nodes: Sequence[NodeId], key: FeatureKey, min_fidelity: float, deadline: float
     ) -> Found | None:
-        """Ask the first; when it has not, or is late, the next too; the first good answer wins, the rest is cancelled."""
+        """Ask the first; if it has not, or is late, the next too; the first good answer wins, the rest is cancelled."""
 
         async def ask(node: NodeId) -> Found | None:
             payload = await self._peers.get(node, key.packed, deadline - self._now())
@@ -312,6 +312,11 @@ class Lookup:
                 if held:
                     return Source.PEER, self._peers.name(node)
         return None
+
+    def peek(self, key: FeatureKey) -> Found | None:
+        """What this node itself holds of `key`; counts neither as a request nor as a use."""
+        payload = self._store.peek(key.packed)
+        return None if payload is None else Found(payload, Source.MEMORY, self._name)
 
     async def put(self, payload: Payload) -> Stored:
         """Store features made elsewhere with their owner and its replica. Other nodes forget an older copy."""
