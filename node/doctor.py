@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
 import msgspec
-from zeroconf import DNSOutgoing, DNSQuestion
 
 from .discovery import Claim, hear_nodes, keep_to
 from .interfaces import InterfaceAddress, announced, present_addresses
@@ -27,6 +27,8 @@ ECHO_TIMEOUT_S = 0.5
 DIAL_TIMEOUT_S = 1.0
 # A connection on a LAN takes well below this; above it, fetching from the peer is slower than most encoders.
 SLOW_DIAL_S = 0.05
+
+REFUSED = "refused"
 
 _MDNS = ("224.0.0.251", 5353)
 _FIREWALL = "let UDP port 5353 (mDNS) through this device's firewall"
@@ -96,8 +98,9 @@ async def examine(url: str) -> list[Check]:
 async def ask_cluster(url: str) -> ClusterSeen | str:
     """What the node at `url` says of its cluster, or why it says nothing."""
     timeout = aiohttp.ClientTimeout(total=HTTP_TIMEOUT_S)
+    where = f"{url.rstrip('/')}/v1/cluster"
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(f"{url.rstrip('/')}/v1/cluster") as answer:
+        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(where) as answer:
             if answer.status != 200:
                 return f"HTTP status {answer.status}"
             body = bytearray()
@@ -117,9 +120,7 @@ async def echo(place: InterfaceAddress) -> str | None:
 
     It asks for a name that nobody has, so that only this machine's own sockets, routes and firewall are in the test.
     """
-    question = DNSOutgoing(0)
-    question.add_question(DNSQuestion(f"{secrets.token_hex(8)}._edgecache-doctor.local.", type_=12, class_=1))
-    (packet,) = question.packets()
+    packet = _question([secrets.token_hex(8), "_edgecache-doctor", "local"])
     ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with ear, mouth:
@@ -157,7 +158,7 @@ async def dial(address: tuple[str, int]) -> float | str:
     except TimeoutError:
         return f"no answer within {DIAL_TIMEOUT_S:g} s"
     except OSError as error:
-        return error.strerror or str(error)
+        return REFUSED if isinstance(error, ConnectionRefusedError) else str(error)
     seconds = loop.time() - begin
     writer.close()
     return seconds
@@ -168,7 +169,7 @@ def judge_node(url: str, cluster: ClusterSeen | str) -> Check:
     name = "node answers"
     if isinstance(cluster, str):
         return Check(name, False, f"{url}: {cluster}", "start edgecache-node on this device, or give its --url")
-    return Check(name, True, f"{cluster.node.name} at {url}, cluster {cluster.node.cluster}")
+    return Check(name, True, f"{_shown(cluster.node.name)} at {url}, cluster {_shown(cluster.node.cluster)}")
 
 
 def judge_interfaces(own: str, places: Sequence[InterfaceAddress], claims: Iterable[Claim]) -> list[Check]:
@@ -213,6 +214,8 @@ def judge_dial(claim: Claim, seconds: float | str) -> Check:
     """Can a node that is heard be reached?"""
     host, port = claim.address
     name = f"connect to {claim.name}"
+    if seconds == REFUSED:
+        return Check(name, False, f"{host}:{port}: refused", "the node there has stopped, or a firewall refuses it")
     if isinstance(seconds, str):
         hint = f"let TCP port {port} through the firewall of {claim.name}; a Wi-Fi may isolate its clients"
         return Check(name, False, f"{host}:{port}: {seconds}", hint)
@@ -229,10 +232,9 @@ def judge_agreement(cluster: ClusterSeen | str, claims: Iterable[Claim]) -> list
     claims = list(claims)
     mine = cluster.node.cluster
     strangers = sorted({f"{c.name} in {c.cluster}" for c in claims if c.id != cluster.node.id and c.cluster != mine})
-    hint = f"nodes join only their own cluster: start them with --cluster {mine}"
-    checks = [
-        Check("same cluster", None, ", ".join(strangers), hint) if strangers else Check("same cluster", True, mine)
-    ]
+    hint = f"nodes join only their own cluster: start them with --cluster {_shown(mine)}"
+    name = "same cluster"
+    checks = [Check(name, None, ", ".join(strangers), hint) if strangers else Check(name, True, _shown(mine))]
     own = next((claim for claim in claims if claim.id == cluster.node.id), None)
     if own is not None:
         version = own.protocol_version
@@ -251,5 +253,16 @@ def judge_members(cluster: ClusterSeen | str) -> list[Check]:
     for member in cluster.members:
         ok = {"alive": True, "left": None}.get(member.state, False)
         hint = "" if ok is not False else "is the device on, and its node running? see 'connect to' above"
-        checks.append(Check(f"member {member.name}", ok, f"{member.state}, {member.peer}", hint))
+        checks.append(Check(f"member {_shown(member.name)}", ok, _shown(f"{member.state}, {member.peer}"), hint))
     return checks
+
+
+def _question(labels: Sequence[str]) -> bytes:
+    """An mDNS question for the PTR records of a name."""
+    name = b"".join(bytes([len(label)]) + label.encode() for label in labels) + b"\0"
+    return struct.pack(">6H", 0, 0, 1, 0, 0, 0) + name + struct.pack(">2H", 12, 1)
+
+
+def _shown(text: str) -> str:
+    """`text` as a terminal may have it. Names in claims print already; what a node says of others may be anything."""
+    return text if text.isprintable() else ascii(text)
