@@ -1,0 +1,40 @@
+"""The HTTP face of a node: which requests reach it, and what every answer carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from .http_bodies import BODY_BYTES_MAX
+from .http_features import FeaturesApi
+from .http_guard import guard
+from .http_problems import problems
+from .http_status import StatusApi
+from .metrics import Metrics
+
+if TYPE_CHECKING:
+    from .face import NodeFace
+
+
+def http_app(
+    node: NodeFace, *, body_bytes_max: int = BODY_BYTES_MAX, host_names: Iterable[str] = ()
+) -> web.Application:
+    """The application that answers HTTP for `node`: every call of the interface, and problem details for all else.
+
+    `body_bytes_max` bounds an image or a tensor; `host_names` are further names that clients call this node by, beside
+    the machine's own, the node's and every address. Run it without an access log: its paths hold whole digests.
+    """
+    metrics = Metrics(node.counters, node.cluster)
+    app = web.Application(middlewares=[metrics.middleware(), problems, guard([node.name, *host_names])])
+    app.add_routes(FeaturesApi(node, body_bytes_max).routes())
+    app.add_routes(StatusApi(node, metrics).routes())
+    app.on_response_prepare.append(_sign)
+    return app
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[hdrs.SERVER] = "edgecache"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"

@@ -1,0 +1,350 @@
+"""The calls about features: get, encode, put, forget and invalidate them over HTTP.
+
+Each handler reads as its story: what is asked (http_query), the body (http_bodies), the lookup, the answer
+(http_answers). Whatever goes wrong is raised, and http_problems tells it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+
+import msgspec
+import numpy as np
+from aiohttp import hdrs, web
+
+from ..protocol import payload as payloads
+from ..protocol.errors import CorruptPayload, EncoderUnavailable, InvalidValue
+from ..protocol.keys import FeatureKey, digest_of, format_digest, parse_digest
+from .http_answers import (
+    BatchForm,
+    Form,
+    answer_parts,
+    answer_size,
+    batch_parts,
+    etag,
+    found_headers,
+    header_text,
+    is_unchanged,
+    key_headers,
+    negotiated,
+)
+from .http_bodies import BODY_BYTES_MAX, JSON_BYTES_MAX, UNSPECIFIC_TYPES, Bodies, content_type, expecting, read_json
+from .http_problems import Problem
+from .http_query import Ask
+from .http_tensors import NPY_MAGIC, NotATensor, is_safetensors, npy_array, safetensors_array
+from .versions import UnknownEncoder
+
+if TYPE_CHECKING:
+    from ..protocol.keys import EncoderIdentity
+    from ..protocol.payload import Payload
+    from .face import NodeFace
+    from .lookup import Found
+
+DIGESTS_MAX = 1024
+
+IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/bmp"})
+# What Windows and older browsers call two of them.
+_IMAGE_TYPES_TOO = frozenset({"image/jpg", "image/x-ms-bmp"})
+# Formats that no node reads: said before a lookup that could only end there.
+_OTHER_IMAGES = {
+    (0, b"GIF8"): "GIF", (0, b"II*\0"): "TIFF", (0, b"MM\0*"): "TIFF", (0, b"%PDF"): "PDF",
+    (4, b"ftypavif"): "AVIF", (4, b"ftypheic"): "HEIC", (4, b"JXL "): "JPEG XL", (0, b"\xff\x0a"): "JPEG XL",
+}  # fmt: skip
+
+# Hashing, quantising or decoding this many bytes takes about a millisecond: more is done beside the event loop.
+INLINE_BYTES_MAX = 1024 * 1024
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Digests = Annotated[list[str], msgspec.Meta(min_length=1, max_length=DIGESTS_MAX)]
+
+
+class BatchGet(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/features:batchGet."""
+
+    digests: _Digests
+
+
+class Invalidation(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/invalidations: an encoder, its current version if no version is named, or digests."""
+
+    encoder: str | None = None
+    version: str | None = None
+    digests: _Digests | None = None
+
+
+class FeaturesApi:
+    """Handlers of /v1/features and /v1/invalidations on one node."""
+
+    def __init__(self, node: NodeFace, body_bytes_max: int = BODY_BYTES_MAX) -> None:
+        self._node = node
+        self._bodies = Bodies(body_bytes_max)
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where each handler is found. A DIGEST may be anything here, with slashes too: `parse_digest` refuses it."""
+        upload, question = expecting(self._bodies.bytes_max), expecting(JSON_BYTES_MAX)
+        return [
+            web.get("/v1/features/{digest:(?s:.*)}", self.get, allow_head=False),
+            web.head("/v1/features/{digest:(?s:.*)}", self.head),
+            web.put("/v1/features/{digest:(?s:.*)}", self.put, expect_handler=upload),
+            web.delete("/v1/features/{digest:(?s:.*)}", self.delete),
+            web.post("/v1/features", self.post, expect_handler=upload),
+            web.post("/v1/features:batchGet", self.batch_get, expect_handler=question),
+            web.post("/v1/invalidations", self.invalidate, expect_handler=question),
+        ]
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/features/DIGEST: the features of an image by its digest."""
+        digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request)
+        form = negotiated(request, Form)
+        started = time.perf_counter()
+        async with _deadline(ask):
+            key = FeatureKey(digest, await self._identity(ask))
+            found = await self._node.lookup.get(key, reach=ask.reach, min_fidelity=ask.min_fidelity)
+        if found is None:
+            raise _nobody_holds(key)
+        return await _answer(request, found, form, started)
+
+    async def head(self, request: web.Request) -> web.StreamResponse:
+        """HEAD /v1/features/DIGEST: whether somebody holds them, without moving them."""
+        digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request)
+        form = negotiated(request, Form)
+        async with _deadline(ask):
+            key = FeatureKey(digest, await self._identity(ask))
+            if (found := self._node.lookup.peek(key)) is not None and found.payload.fidelity >= ask.min_fidelity:
+                if is_unchanged(request, etag(found.payload, form)):
+                    return web.Response(status=304, headers=found_headers(found, form))
+                size = str(answer_size(found.payload, form))
+                return web.Response(headers=found_headers(found, form) | {hdrs.CONTENT_LENGTH: size})
+            held = await self._node.lookup.has(key, reach=ask.reach)
+        if held is None:
+            raise _nobody_holds(key)
+        source, node = held
+        headers = {"EdgeCache-Source": source.value, "EdgeCache-Node": header_text(node)}
+        return web.Response(content_type=form, headers=key_headers(key) | headers)
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/features: the features of the image in the body, encoded when nobody has them."""
+        ask, form = Ask.of(request), negotiated(request, Form)
+        declared = content_type(request)
+        if declared not in UNSPECIFIC_TYPES | IMAGE_TYPES | _IMAGE_TYPES_TOO:
+            raise Problem(415, f"Content-Type {declared!a}: expected {', '.join(sorted(IMAGE_TYPES))}")
+        async with _deadline(ask), self._bodies.read(request) as image:
+            if not image:
+                raise Problem(422, "the body is empty, expected an image")
+            for (start, magic), name in _OTHER_IMAGES.items():
+                if image.startswith(magic, start):
+                    raise Problem(415, f"the image looks like {name}, expected {', '.join(sorted(IMAGE_TYPES))}")
+            started = time.perf_counter()
+            key = FeatureKey(await _aside(len(image), digest_of, image), await self._identity(ask))
+            try:
+                found = await self._node.lookup.get(key, image, reach=ask.reach, min_fidelity=ask.min_fidelity)
+            except InvalidValue as error:  # the caller's values have all been checked by now
+                raise RuntimeError(f"the encoder made features that cannot be kept: {error}") from error
+        if found is None:
+            raise _nobody_holds(key)
+        return await _answer(request, found, form, started)
+
+    async def batch_get(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/features:batchGet: one safetensors file with the features of many images."""
+        ask, form = Ask.of(request), negotiated(request, BatchForm)
+        async with _deadline(ask):
+            asked = dict.fromkeys((await read_json(request, BatchGet)).digests)
+            digests = {name: parse_digest(name) for name in asked}
+            started = time.perf_counter()
+            encoder = await self._identity(ask)
+            keys = {name: FeatureKey(digest, encoder) for name, digest in digests.items()}
+            answers = await self._node.lookup.get_many(list(keys.values()), reach=ask.reach)
+        found = {
+            name: answers[key]
+            for name, key in keys.items()
+            if key in answers and answers[key].payload.fidelity >= ask.min_fidelity
+        }
+        size, parts = batch_parts(encoder, found, [name for name in keys if name not in found], form)
+        response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: form, "EdgeCache-Encoder": str(encoder)})
+        response.headers["Server-Timing"] = f"lookup;dur={_since_ms(started):.3f}"
+        response.content_length = size
+        await response.prepare(request)
+        async for part in parts:
+            await response.write(part)
+        return response
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    async def put(self, request: web.Request) -> web.StreamResponse:
+        """PUT /v1/features/DIGEST: store features made elsewhere."""
+        digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request)
+        async with _deadline(ask), self._bodies.read(request) as body:
+            started = time.perf_counter()
+            payload = await self._payload(content_type(request), body, digest, ask)
+            self._node.versions.learn(payload.key.encoder)
+            stored = await self._node.lookup.put(payload)
+        if stored.copies == 0:
+            raise Problem(507, f"no node has kept these {payload.nbytes} bytes")
+        headers = {
+            **key_headers(payload.key),
+            hdrs.LOCATION: f"/v1/features/{format_digest(digest)}",
+            "EdgeCache-Copies": str(stored.copies),
+            "EdgeCache-Codec": payload.codec.label,
+            "EdgeCache-Fidelity": f"{payload.fidelity:.8f}",
+            "Server-Timing": f"put;dur={_since_ms(started):.3f}",
+        }
+        told = {
+            "digest": format_digest(digest),
+            "encoder": payload.key.encoder.name,
+            "version": payload.key.encoder.version,
+            "tokens": payload.tokens,
+            "dim": payload.dim,
+            "codec": payload.codec.label,
+            "fidelity": payload.fidelity,
+            "copies": stored.copies,
+        }
+        return web.json_response(told, status=201, headers=headers)
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """DELETE /v1/features/DIGEST: forget them on every node; without an encoder, those of every encoder."""
+        digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request)
+        async with _deadline(ask):
+            name = digest
+            if ask.encoder is not None or ask.version is not None:
+                name = FeatureKey(digest, await self._identity(ask)).packed
+            if not await self._node.lookup.forget([name]):
+                raise Problem(404, f"nobody held features of {format_digest(digest)}")
+        return web.Response(status=204)
+
+    async def invalidate(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/invalidations: a version becomes the current one, or images are forgotten."""
+        ask = Ask.of(request)
+        async with _deadline(ask):
+            what = await read_json(request, Invalidation)
+            if what.digests is not None and what.encoder is None and what.version is None:
+                forgotten = await self._node.lookup.forget([parse_digest(digest) for digest in what.digests])
+                return web.json_response({"digests": len(what.digests), "forgotten": forgotten})
+            if what.encoder is None or what.digests is not None:
+                raise InvalidValue('body: expected {"encoder": NAME, "version": V} or {"digests": [...]}')
+            version = what.version
+            if version is None:
+                version = (await self._identity(Ask(encoder=what.encoder))).version
+            forgotten = await self._node.invalidate(what.encoder, version)
+        return web.json_response({"encoder": what.encoder, "version": version, "forgotten": forgotten})
+
+    # -- shared steps -------------------------------------------------------------------------------------------
+
+    async def _identity(self, ask: Ask) -> EncoderIdentity:
+        """Which encoder is meant. The node's own may still be loading, and is waited for only if it could be that."""
+        versions = self._node.versions
+        if ask.encoder is not None:
+            try:
+                return versions.resolve(ask.encoder, ask.version)
+            except UnknownEncoder:
+                if await self._own_encoder_or_none() is None:
+                    raise
+        else:
+            await self._node.own_encoder()
+        return versions.resolve(ask.encoder, ask.version)
+
+    async def _payload(self, declared: str, body: bytes, digest: bytes, ask: Ask) -> Payload:
+        """The tensor or payload in the body, under its key; whatever is wrong with it is a 422."""
+        kind = _kind(declared, body)
+        await self._own_encoder_or_none()  # or its name and version would be taken for a user's own
+        try:
+            if kind == Form.PAYLOAD:
+                return self._same_encoder(await _aside(len(body), payloads.parse, body), digest, ask)
+            identity = self._node.versions.resolve(ask.encoder, ask.version, declare=True)
+        except CorruptPayload as error:
+            raise Problem(422, str(error)) from None
+        key, least = FeatureKey(digest, identity), max(ask.min_fidelity, payloads.FIDELITY_USUAL)
+
+        def encoded() -> Payload:
+            array = npy_array(body) if kind == Form.NPY else safetensors_array(body)
+            return payloads.encode(np.asarray(array), key, min_fidelity=least)
+
+        try:
+            return await _aside(len(body), encoded)
+        except (NotATensor, InvalidValue) as error:
+            raise Problem(422, str(error)) from None
+
+    def _same_encoder(self, payload: Payload, digest: bytes, ask: Ask) -> Payload:
+        """`payload` if it is of this image and of the encoder that is meant, or of one that nobody here knows yet."""
+        if payload.key.digest != digest:
+            raise Problem(422, "payload: its header says another image's digest")
+        encoder, versions = payload.key.encoder, self._node.versions
+        if (ask.encoder or encoder.name, ask.version or encoder.version) != (encoder.name, encoder.version):
+            raise Problem(422, f"payload: its header says {encoder}")
+        known = versions.resolve(encoder.name, encoder.version, declare=True)
+        if known != encoder and known in versions.known():
+            raise Problem(422, f"payload: its {encoder} has other weights, preprocessing or shape than the one here")
+        return payload
+
+    async def _own_encoder_or_none(self) -> EncoderIdentity | None:
+        try:
+            return await self._node.own_encoder()
+        except EncoderUnavailable:
+            return None
+
+
+def _kind(declared: str, body: bytes) -> Form:
+    """What a tensor's body is: as declared, or by how it starts where nothing is declared."""
+    if declared in UNSPECIFIC_TYPES:
+        if body.startswith(NPY_MAGIC):
+            return Form.NPY
+        if body.startswith(payloads.MAGIC):
+            return Form.PAYLOAD
+        if is_safetensors(body):
+            return Form.SAFETENSORS
+        raise Problem(422, "the body is neither npy nor safetensors")
+    try:
+        return Form(declared)
+    except ValueError:
+        raise Problem(415, f"Content-Type {declared!a}: expected {', '.join(Form)}") from None
+
+
+@asynccontextmanager
+async def _deadline(ask: Ask) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(ask.timeout_s) as timeout:
+            yield
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+        raise Problem(504, f"no answer within {ask.timeout_s * 1000:.0f} ms") from None
+
+
+async def _answer(request: web.Request, found: Found, form: str, started: float) -> web.StreamResponse:
+    """The features of `found`, or 304 to a GET whose caller has them."""
+    headers = found_headers(found, form)
+    looked_up_ms = _since_ms(started)
+    if request.method == hdrs.METH_GET and is_unchanged(request, etag(found.payload, form)):
+        headers["Server-Timing"] = f'lookup;desc="{found.source}";dur={looked_up_ms:.3f}'
+        return web.Response(status=304, headers=headers)
+    parts = await _aside(found.payload.nbytes, answer_parts, found.payload, form)
+    headers["Server-Timing"] = (
+        f'lookup;desc="{found.source}";dur={looked_up_ms:.3f}, decode;dur={_since_ms(started) - looked_up_ms:.3f}'
+    )
+    response = web.StreamResponse(headers=headers)
+    response.content_length = sum(len(part) for part in parts)
+    await response.prepare(request)
+    for part in parts:
+        await response.write(part)
+    return response
+
+
+async def _aside(nbytes: int, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Do `work` on `nbytes` bytes: here when that is quick, on a thread when the event loop would notice."""
+    if nbytes <= INLINE_BYTES_MAX:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)
+
+
+def _nobody_holds(key: FeatureKey) -> Problem:
+    return Problem(404, f"nobody holds features of {format_digest(key.digest)} by {key.encoder}")
+
+
+def _since_ms(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

@@ -1,0 +1,73 @@
+"""What a request asks for, from its query: checked, with every message naming the value and what it may be."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from ..protocol.errors import InvalidValue
+from .lookup import Reach
+
+TIMEOUT_MS_MAX = 600_000
+# Without `timeout_ms`. Long enough for a slow device to read a large model and then encode.
+TIMEOUT_S = 120.0
+
+PARAMETERS = ("encoder", "version", "source", "min_fidelity", "timeout_ms")
+
+_DECIMAL = re.compile(r"[0-9]{0,9}\.?[0-9]{1,18}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The query of a request for features; `encoder` and `version` are None where the node's own are meant."""
+
+    encoder: str | None = None
+    version: str | None = None
+    reach: Reach = Reach.ANY
+    min_fidelity: float = -1.0
+    timeout_s: float = TIMEOUT_S
+
+    @classmethod
+    def of(cls, request: web.Request) -> Ask:
+        """The checked query; InvalidValue for a parameter that is unknown, repeated or out of its limits."""
+        query = request.query
+        for name in query:
+            if name not in PARAMETERS:
+                raise InvalidValue(f"query {_shown(name)}: expected {', '.join(PARAMETERS)}")
+            if len(query.getall(name)) > 1:
+                raise InvalidValue(f"query {name}: given {len(query.getall(name))} times, expected once")
+        return cls(
+            encoder=query.get("encoder"),
+            version=query.get("version"),
+            reach=_reach(query.get("source", Reach.ANY)),
+            min_fidelity=_min_fidelity(query["min_fidelity"]) if "min_fidelity" in query else -1.0,
+            timeout_s=_timeout_s(query["timeout_ms"]) if "timeout_ms" in query else TIMEOUT_S,
+        )
+
+
+def _reach(text: str) -> Reach:
+    try:
+        return Reach(text)
+    except ValueError:
+        raise InvalidValue(f"source {_shown(text)}: expected {', '.join(Reach)}") from None
+
+
+def _min_fidelity(text: str) -> float:
+    value = float(text) if _DECIMAL.fullmatch(text) else math.nan
+    if not 0.0 <= value <= 1.0:
+        raise InvalidValue(f"min_fidelity {_shown(text)}: expected a number from 0 to 1")
+    return value
+
+
+def _timeout_s(text: str) -> float:
+    milliseconds = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
+    if not 1 <= milliseconds <= TIMEOUT_MS_MAX:
+        raise InvalidValue(f"timeout_ms {_shown(text)}: expected a whole number from 1 to {TIMEOUT_MS_MAX}")
+    return milliseconds / 1000
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 80 else text[:77] + "...")

@@ -1,0 +1,107 @@
+"""What Prometheus is told: the node's counters as they stand when it asks, and how long HTTP requests took."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+MEMBER_STATES = ("alive", "suspect", "left", "dead")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
+
+# From a hit in memory to a cold encoder.
+_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+
+# These rise and fall; every other number of the node's counters only grows.
+_GAUGES = {
+    "items": "Features held in memory.",
+    "used_bytes": "Bytes used of the memory store.",
+    "capacity_bytes": "Bytes that the memory store may use.",
+}
+_COUNTERS = {
+    "requests": "Questions for features, one for each key asked for.",
+    "misses": "Questions that no tier could answer, whether then encoded or not.",
+    "encodes": "Images that the local encoder was run on.",
+    "coalesced": "Questions that joined an equal one under way.",
+    "evictions": "Features dropped from memory for others.",
+    "bytes_in": "Payload bytes received from peers.",
+    "bytes_out": "Payload bytes sent to peers.",
+}
+
+
+class NodeCollector(Collector):
+    """Reads the node's counters and members anew at each scrape."""
+
+    def __init__(self, counters: Callable[[], Mapping[str, Any]], cluster: Callable[[], Mapping[str, Any]]) -> None:
+        self._counters = counters
+        self._cluster = cluster
+
+    def describe(self) -> list[Metric]:
+        """Nothing, so that the registry does not collect when this is registered: the node may not run yet."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every counter of the node, by its own name."""
+        counters = self._counters()
+        hits = CounterMetricFamily(
+            "edgecache_hits", "Questions answered, by the tier that had them.", labels=["source"]
+        )
+        for source, count in counters.get("hits", {}).items():
+            hits.add_metric([str(source)], count)
+        yield hits
+        for name, value in counters.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if name in _GAUGES:
+                yield GaugeMetricFamily(f"edgecache_{name}", _GAUGES[name], value)
+            else:
+                yield CounterMetricFamily(f"edgecache_{name}", _COUNTERS.get(name, name.replace("_", " ")), value)
+        members = GaugeMetricFamily("edgecache_members", "Members of the cluster, this one too.", labels=["state"])
+        states = Counter(member["state"] for member in self._cluster()["members"])
+        for state in MEMBER_STATES:
+            members.add_metric([state], states[state])
+        yield members
+
+
+class Metrics:
+    """The registry of one node, and the page that tells it."""
+
+    def __init__(self, counters: Callable[[], Mapping[str, Any]], cluster: Callable[[], Mapping[str, Any]]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(NodeCollector(counters, cluster))
+        ProcessCollector(registry=self._registry)
+        self._seconds = Histogram(
+            "edgecache_http_request_seconds",
+            "Time from a request's head to its answer.",
+            ["method", "route", "status"],
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """GET /metrics: Prometheus text, or OpenMetrics for who asks for it."""
+        encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
+        return web.Response(body=encode(self._registry), headers={hdrs.CONTENT_TYPE: content_type})
+
+    def middleware(self) -> Middleware:
+        """Times every request, by route and never by path: labels must be few."""
+
+        @web.middleware
+        async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
+            started = time.perf_counter()
+            response = await handler(request)
+            resource = request.match_info.route.resource
+            route = resource.canonical if resource is not None else "none"
+            method = request.method if request.method in METHODS else "other"
+            self._seconds.labels(method, route, str(response.status)).observe(time.perf_counter() - started)
+            return response
+
+        return timed

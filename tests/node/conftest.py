@@ -1,0 +1,180 @@
+"""A node without a network: a real Lookup over a real store, with peers and an encoder that a test commands."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from numpy.typing import NDArray
+
+from edgecache.node.eviction.lru import LRU
+from edgecache.node.http_api import http_app
+from edgecache.node.lookup import Lookup
+from edgecache.node.ring import Ring
+from edgecache.node.stats import Stats
+from edgecache.node.store.memory import MemoryStore
+from edgecache.node.versions import Versions
+from edgecache.protocol.errors import EncoderUnavailable
+from edgecache.protocol.keys import EncoderIdentity
+from edgecache.protocol.payload import Payload
+
+OWN = EncoderIdentity("edgecache/tiny", "1", sha256(b"weights").digest())
+
+
+class FakePeers:
+    """Members that hold what a test says, at once."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, dict[bytes, Payload]] = {}
+
+    def others(self) -> Sequence[str]:
+        return list(self.held)
+
+    def is_healthy(self, node: str) -> bool:
+        return True
+
+    def name(self, node: str) -> str:
+        return f"the {node}"
+
+    async def get(self, node: str, key: bytes, timeout_s: float) -> Payload | None:
+        return self.held[node].get(key)
+
+    async def get_many(self, node: str, keys: Sequence[bytes], timeout_s: float) -> dict[bytes, Payload]:
+        return {key: self.held[node][key] for key in keys if key in self.held[node]}
+
+    async def has(self, node: str, keys: Sequence[bytes], timeout_s: float) -> set[bytes]:
+        return set(keys) & set(self.held[node])
+
+    async def put(self, node: str, payload: Payload, age_s: float, timeout_s: float) -> bool:
+        self.held[node][payload.key.packed] = payload
+        return True
+
+    async def forget(self, node: str, names: Sequence[bytes], timeout_s: float) -> int | None:
+        gone = [key for key in self.held[node] if key in names or key[:32] in names]
+        for key in gone:
+            del self.held[node][key]
+        return len(gone)
+
+
+class FakeEncoder:
+    """(4, 8) features that only the image decides. `error` is raised instead, after `gate` has opened."""
+
+    def __init__(self) -> None:
+        self.images: list[bytes] = []
+        self.error: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def encode(self, image: bytes) -> NDArray[np.float32]:
+        self.images.append(image)
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return features_of(image)
+
+
+def features_of(image: bytes) -> NDArray[np.float32]:
+    """What the fake encoder makes of `image`: float32 (4, 8)."""
+    seed = int.from_bytes(sha256(image).digest()[:8], "little")
+    return np.random.default_rng(seed).standard_normal((4, 8), dtype=np.float32)
+
+
+class FakeNode:
+    """A NodeFace whose parts a test can reach."""
+
+    def __init__(self, name: str = "camera-1", *, own: EncoderIdentity | None = OWN, capacity: int = 1 << 20) -> None:
+        self.name = name
+        self.id = sha256(name.encode()).hexdigest()[:32]
+        self.peers = FakePeers()
+        self.encoder = FakeEncoder()
+        self.own = own
+        self.own_error: EncoderUnavailable | None = None
+        self.serving: tuple[bool, dict[str, str]] = (True, {"memory": "ok"})
+        self.http = "http://127.0.0.1:7440"
+        self.other_members: list[dict[str, Any]] = []
+        self.stats = Stats()
+        self.store = MemoryStore(capacity, LRU())
+        self.versions = Versions(own)
+        ticks = itertools.count()
+        self.lookup = Lookup(
+            node=self.id,
+            name=name,
+            store=self.store,
+            ring=lambda: Ring({self.id: 1 << 30} | dict.fromkeys(self.peers.held, 1 << 30), copies=2),
+            peers=self.peers,
+            encoder=None if own is None else self.encoder,
+            versions=self.versions,
+            now=lambda: next(ticks) / 1000,
+            stats=self.stats,
+        )
+
+    async def own_encoder(self) -> EncoderIdentity | None:
+        if self.own_error is not None:
+            raise self.own_error
+        return self.own
+
+    async def invalidate(self, name: str, version: str) -> int:
+        self.versions.make_current(name, version)
+        stale = [payload.key.packed for payload in self.store if not self.versions.is_current(payload.key.encoder)]
+        return sum(self.store.remove(key) for key in stale)
+
+    def is_serving(self) -> tuple[bool, Mapping[str, str]]:
+        return self.serving
+
+    def cluster(self) -> dict[str, Any]:
+        me = {
+            "id": self.id, "name": self.name, "http": self.http, "peer": "127.0.0.1:7441", "state": "alive",
+            "capacity_bytes": self.store.capacity_bytes, "used_bytes": self.store.used_bytes, "boot": "b" * 32,
+        }  # fmt: skip
+        return {"node": me, "members": [me, *self.other_members], "ring": {"copies": 2}}
+
+    def counters(self) -> dict[str, Any]:
+        stats = self.stats
+        return {
+            "requests": stats.requests, "hits": dict(stats.hits), "misses": stats.misses, "encodes": stats.encodes,
+            "coalesced": stats.coalesced, "evictions": self.store.evictions, "bytes_in": 0, "bytes_out": 0,
+            "items": len(self.store), "used_bytes": self.store.used_bytes, "capacity_bytes": self.store.capacity_bytes,
+        }  # fmt: skip
+
+
+@pytest.fixture
+async def node() -> FakeNode:
+    """A node with an encoder and no other members."""
+    return FakeNode()
+
+
+@pytest.fixture
+async def bare_node() -> FakeNode:
+    """A node that runs no encoder."""
+    return FakeNode(own=None)
+
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """`await serve(node, **limits)`: a client of that node's HTTP face on a real loopback port."""
+    clients: list[TestClient[Any, Any]] = []
+
+    async def start(node: FakeNode, **limits: Any) -> TestClient[Any, Any]:
+        client = TestClient(TestServer(http_app(node, **limits)))
+        await client.start_server()
+        clients.append(client)
+        return client
+
+    yield start
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+async def client(node: FakeNode, serve: Serve) -> Any:
+    """An HTTP client of `node`."""
+    return await serve(node)
