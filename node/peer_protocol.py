@@ -1,0 +1,148 @@
+"""asyncio <-> Connection: bytes in, events out, and no more written than the socket takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..protocol.connection import Connection, Event
+from ..protocol.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from ..protocol.messages import Hello
+
+# What the transport may hold: enough to keep a fast link busy, and all that a small answer ever waits behind.
+WRITE_BYTES = 512 * 1024
+# A peer that asks faster than it reads is not read from while so much waits for it.
+PENDING_BYTES_MAX = 8 * 1024 * 1024
+
+
+class PeerProtocol(asyncio.BufferedProtocol):
+    """Feeds one Connection from a transport and empties it into the transport. `on_event` says what came of it."""
+
+    def __init__(
+        self,
+        me: Hello,
+        *,
+        is_dialer: bool,
+        on_event: Callable[[PeerProtocol, Event], None],
+        on_lost: Callable[[PeerProtocol, str], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.connection = Connection(me, self._loop.time(), is_dialer=is_dialer)
+        self._on_event = on_event
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._may_write = True
+        self._may_read = True
+        self._is_dispatching = False
+        self._end = ""
+
+    @property
+    def remote_host(self) -> str:
+        """The address of the other side."""
+        assert self._transport is not None
+        return str(self._transport.get_extra_info("peername")[0])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be used."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def close(self, reason: str = "") -> None:
+        """Send what waits, with `reason` if there is one, and end the connection."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._end = self._end or reason
+            if reason:
+                self.connection.refuse(reason)
+            self.flush()
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once."""
+        self._end = self._end or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    def flush(self) -> None:
+        """Hand what waits to the transport, as far as it takes it. Called after each use of `connection`."""
+        if self._is_dispatching or self._transport is None or self._transport.is_closing():
+            return
+        while self._may_write and self.connection.pending_bytes:
+            self._transport.writelines(self.connection.take(WRITE_BYTES))
+        if self.connection.pending_bytes > PENDING_BYTES_MAX and self._may_read:
+            self._may_read = False
+            self._transport.pause_reading()
+        elif not self._may_read and self.connection.pending_bytes <= PENDING_BYTES_MAX // 2:
+            self._may_read = True
+            self._transport.resume_reading()
+        self._schedule()
+
+    # -- what asyncio calls -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is connected; our Hello goes out."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=WRITE_BYTES)
+        self._transport = transport
+        self.flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where asyncio receives to."""
+        return self.connection.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came."""
+        try:
+            self._dispatch(self.connection.received(self._loop.time(), nbytes))
+        except RemoteProtocolError as error:
+            self.close(str(error))
+
+    def eof_received(self) -> bool:
+        """The other side has ended it."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The transport is full."""
+        self._may_write = False
+
+    def resume_writing(self) -> None:
+        """The transport takes more."""
+        self._may_write = True
+        self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over, whoever ended it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_lost(self, self._end or (str(exc) if exc else "closed by the peer"))
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, events: list[Event]) -> None:
+        self._is_dispatching = True  # answers to one read go out together
+        try:
+            for event in events:
+                self._on_event(self, event)
+        finally:
+            self._is_dispatching = False
+        self.flush()
+
+    def _schedule(self) -> None:
+        deadline = self.connection.deadline()
+        if self._timer is not None:
+            if self._timer.when() <= deadline and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline != float("inf"):
+            self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        try:
+            self._dispatch(self.connection.tick(self._loop.time()))
+        except RemoteProtocolError as error:
+            self.close(str(error))

@@ -1,0 +1,321 @@
+"""One peer's conversation, sans-IO: the handshake, the requests in flight, their deadlines, and every limit.
+
+The dialer asks, the node it dialled answers. Each side first says Hello; then streams, numbered by the dialer, carry
+one request and one answer each, many at once. Facts go in (`received`, `tick`), events come out; time is an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from .errors import RemoteProtocolError
+from .frames import DATA, Buffer, Frame, FrameReader, FrameWriter
+from .messages import (
+    ANSWERS,
+    MESSAGES,
+    PROTOCOL_VERSION,
+    REQUESTS,
+    WITH_BLOB,
+    Cancel,
+    Hello,
+    Message,
+    Refused,
+    decode,
+    encode,
+)
+from .payload import PAYLOAD_BYTES_MAX
+
+# A payload and its header, or as many payloads as one batch may bring.
+BLOB_BYTES_MAX = PAYLOAD_BYTES_MAX + 64 * 1024
+STREAMS_MAX = 1024  # requests in flight on one connection
+ARRIVING_BYTES_MAX = 2 * BLOB_BYTES_MAX  # blobs that are partly here, together
+HANDSHAKE_TIMEOUT_S = 5.0
+# A frame has at most 128 KB; on a link that cannot carry it in this time, encoding is faster anyway.
+FRAME_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The other side is who it should be."""
+
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The dialer wants an answer on `stream`."""
+
+    stream: int
+    request: Message
+    blob: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to the request on `stream`, or None: its deadline has passed."""
+
+    stream: int
+    answer: Message | None
+    blob: memoryview
+
+
+Event = Opened | Asked | Answered
+
+_EMPTY = memoryview(b"")
+
+
+@dataclass(slots=True)
+class _Arriving:
+    """A message whose blob is partly here. `blob` is None when nobody wants it any more."""
+
+    message: Message
+    blob: memoryview | None
+    blob_bytes: int
+    filled: int = field(default=0)
+
+
+class Connection:
+    """One side of one connection. Raises RemoteProtocolError when the other side breaks the rules: close it then."""
+
+    def __init__(self, me: Hello, now: float, *, is_dialer: bool) -> None:
+        self._me = me
+        self._is_dialer = is_dialer
+        self._reader = FrameReader(BLOB_BYTES_MAX)
+        self._writer = FrameWriter()
+        self._peer: Hello | None = None
+        self._opened_at = now
+        self._heard_at = now
+        self._progress_at = now
+        self._arriving: dict[int, _Arriving] = {}
+        self._arriving_bytes = 0
+        self._deadlines: dict[int, float] = {}  # dialer: stream -> when its answer is no use any more
+        self._answering: set[int] = set()  # dialled: streams that wait for our answer
+        self._abandoned: set[int] = set()  # dialer: streams whose answer may still come and is to be dropped
+        self._next_stream = 1
+        self._next_expiry = math.inf  # no deadline of a request is earlier
+        self._said = ANSWERS if is_dialer else REQUESTS  # by the other side
+        self._send(0, me)
+
+    @property
+    def peer(self) -> Hello | None:
+        """Who is on the other side; None before the handshake is done."""
+        return self._peer
+
+    @property
+    def heard_at(self) -> float:
+        """When anything last came from the other side."""
+        return self._heard_at
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._writer.pending_bytes
+
+    @property
+    def requests_in_flight(self) -> int:
+        """Requests that wait for their answer: the dialer's to come, or the dialled side's to give."""
+        return len(self._deadlines) if self._is_dialer else len(self._answering)
+
+    # -- out ----------------------------------------------------------------------------------------------------
+
+    def ask(self, request: Message, deadline: float, blob: Sequence[Buffer] = (), blob_bytes: int = 0) -> int | None:
+        """Send a request; the stream on which its Answered will come, or None when too many are in flight."""
+        assert self._is_dialer
+        if len(self._deadlines) + len(self._abandoned) >= STREAMS_MAX:
+            return None
+        stream = self._next_stream
+        self._next_stream = stream % 0xFFFF_FFFF + 1
+        self._deadlines[stream] = deadline
+        self._next_expiry = min(self._next_expiry, deadline)
+        self._send(stream, request, blob, blob_bytes)
+        return stream
+
+    def cancel(self, stream: int) -> None:
+        """The answer on `stream` is not wanted any more; no event comes for it."""
+        if self._deadlines.pop(stream, None) is None:
+            return
+        if self._writer.drop(stream):
+            return  # the request was never sent
+        self._abandon(stream)
+
+    def answer(self, stream: int, answer: Message, blob: Sequence[Buffer] = (), blob_bytes: int = 0) -> None:
+        """Answer the request on `stream`; nothing is sent if the dialer has cancelled it."""
+        assert not self._is_dialer
+        if stream in self._answering:
+            self._answering.discard(stream)
+            self._send(stream, answer, blob, blob_bytes)
+
+    def refuse(self, reason: str) -> None:
+        """Say why this connection ends; the owner closes it once this is sent."""
+        self._send(0, Refused(reason))
+
+    def take(self, bytes_wanted: int) -> list[Buffer]:
+        """Buffers to send now."""
+        return self._writer.take(bytes_wanted)
+
+    def _send(self, stream: int, message: Message, blob: Sequence[Buffer] = (), blob_bytes: int = 0) -> None:
+        self._writer.send(message.kind, stream, encode(message), blob, blob_bytes)
+
+    def _abandon(self, stream: int) -> None:
+        self._abandoned.add(stream)
+        arriving = self._arriving.get(stream)
+        if arriving is not None and arriving.blob is not None:
+            arriving.blob = None
+            self._arriving_bytes -= arriving.blob_bytes
+        self._send(stream, Cancel())
+
+    # -- in -----------------------------------------------------------------------------------------------------
+
+    def buffer(self) -> memoryview:
+        """Where the next received bytes belong."""
+        return self._reader.buffer()
+
+    def received(self, now: float, count: int) -> list[Event]:
+        """What `count` more bytes in `buffer()` mean."""
+        self._heard_at = now
+        was_between = not self._is_mid_message
+        frames = self._reader.received(count)
+        if frames or was_between:  # a slow trickle inside one frame is no progress
+            self._progress_at = now
+        events: list[Event] = []
+        for frame in frames:
+            if (event := self._frame(frame)) is not None:
+                events.append(event)
+        return events
+
+    def _frame(self, frame: Frame) -> Event | None:
+        kind, stream, head, blob_bytes, piece = frame
+        if kind == DATA:
+            return self._continued(stream, piece)
+        if kind not in MESSAGES:
+            raise RemoteProtocolError(f"message of kind {kind}: protocol {PROTOCOL_VERSION} has none")
+        try:
+            message = decode(kind, head)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RemoteProtocolError(f"{MESSAGES[kind].__name__} that does not decode: {error}") from None
+        if self._peer is None:
+            return self._handshake(message)
+        if blob_bytes and kind not in WITH_BLOB:
+            raise RemoteProtocolError(f"{type(message).__name__} with a blob of {blob_bytes} bytes: it has none")
+        if kind not in self._said:
+            self._aside(stream, message)
+            return None
+        if stream in self._arriving:
+            raise RemoteProtocolError(f"{type(message).__name__} on stream {stream}, where a blob is still arriving")
+        if len(piece) == blob_bytes:
+            return self._complete(stream, message, memoryview(bytes(piece)) if blob_bytes else _EMPTY)
+        return self._opening(stream, message, blob_bytes, piece)
+
+    def _handshake(self, message: Message) -> Opened:
+        if isinstance(message, Refused):
+            raise RemoteProtocolError(f"refused by the peer: {message.reason}")
+        if not isinstance(message, Hello):
+            raise RemoteProtocolError(f"{type(message).__name__} before Hello")
+        if message.protocol != PROTOCOL_VERSION:
+            raise RemoteProtocolError(f"protocol {message.protocol}: this node speaks {PROTOCOL_VERSION}")
+        if message.cluster != self._me.cluster:
+            raise RemoteProtocolError(f"cluster {message.cluster[:64]!r}: this node is in {self._me.cluster!r}")
+        self._peer = message
+        return Opened(message)
+
+    def _aside(self, stream: int, message: Message) -> None:
+        """What is neither a request nor an answer."""
+        if isinstance(message, Cancel) and not self._is_dialer:
+            self._cancelled(stream)
+        else:
+            side = "dialled" if self._is_dialer else "dialling"
+            raise RemoteProtocolError(f"{type(message).__name__} from the {side} side")
+
+    def _opening(self, stream: int, message: Message, blob_bytes: int, piece: memoryview) -> Event | None:
+        """The first part of a message: make room for its blob, if anybody wants it and it is within the limits."""
+        if len(piece) > blob_bytes:
+            raise RemoteProtocolError(f"{len(piece)} bytes of a blob of {blob_bytes}")
+        wanted = stream not in self._abandoned
+        if not self._is_dialer:
+            self._check_request(stream)
+        elif wanted and stream not in self._deadlines:
+            raise RemoteProtocolError(f"answer on stream {stream}, on which nothing was asked")
+        if wanted:
+            arriving_bytes = self._arriving_bytes + blob_bytes
+            if arriving_bytes > ARRIVING_BYTES_MAX:
+                raise RemoteProtocolError(f"{arriving_bytes} bytes arriving at once, at most {ARRIVING_BYTES_MAX}")
+            self._arriving_bytes = arriving_bytes
+        self._arriving[stream] = _Arriving(message, memoryview(bytearray(blob_bytes)) if wanted else None, blob_bytes)
+        return self._continued(stream, piece)
+
+    def _continued(self, stream: int, piece: memoryview) -> Event | None:
+        arriving = self._arriving.get(stream)
+        if arriving is None:
+            raise RemoteProtocolError(f"DATA on stream {stream}, where no blob is arriving")
+        end = arriving.filled + len(piece)
+        if end > arriving.blob_bytes or (not piece and arriving.filled):
+            raise RemoteProtocolError(f"{end} bytes of a blob of {arriving.blob_bytes}")
+        if arriving.blob is not None:
+            arriving.blob[arriving.filled : end] = piece
+        arriving.filled = end
+        if end < arriving.blob_bytes:
+            return None
+        del self._arriving[stream]
+        if arriving.blob is not None:
+            self._arriving_bytes -= arriving.blob_bytes
+        return self._complete(
+            stream, arriving.message, arriving.blob.toreadonly() if arriving.blob is not None else _EMPTY
+        )
+
+    def _complete(self, stream: int, message: Message, blob: memoryview) -> Event | None:
+        if not self._is_dialer:
+            self._check_request(stream)
+            self._answering.add(stream)
+            return Asked(stream, message, blob)
+        if stream == 0 and isinstance(message, Refused):
+            raise RemoteProtocolError(f"refused by the peer: {message.reason}")
+        if self._deadlines.pop(stream, None) is not None:
+            return Answered(stream, message, blob)
+        if stream not in self._abandoned:
+            raise RemoteProtocolError(f"answer on stream {stream}, on which nothing was asked")
+        self._abandoned.discard(stream)
+        return None
+
+    def _check_request(self, stream: int) -> None:
+        if stream == 0 or stream in self._answering:
+            raise RemoteProtocolError(f"request on stream {stream}, which is taken")
+        if len(self._answering) + len(self._arriving) >= STREAMS_MAX:
+            raise RemoteProtocolError(f"more than {STREAMS_MAX} requests in flight")
+
+    def _cancelled(self, stream: int) -> None:
+        """The dialer gave up. Whatever has begun to be sent is sent to its end, so that the dialer can count it off."""
+        unsent = stream in self._answering or self._writer.drop(stream)
+        self._answering.discard(stream)
+        if unsent:
+            self._send(stream, Refused("cancelled"))
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float:
+        """When `tick` is next needed, if nothing happens before; perhaps a little early."""
+        deadline = self._next_expiry
+        if self._peer is None:
+            deadline = min(deadline, self._opened_at + HANDSHAKE_TIMEOUT_S)
+        if self._is_mid_message:
+            deadline = min(deadline, self._progress_at + FRAME_TIMEOUT_S)
+        return deadline
+
+    def tick(self, now: float) -> list[Event]:
+        """Requests out of time get an empty answer; RemoteProtocolError when the connection itself is out of time."""
+        if self._peer is None and now >= self._opened_at + HANDSHAKE_TIMEOUT_S:
+            raise RemoteProtocolError(f"no Hello within {HANDSHAKE_TIMEOUT_S} s")
+        if self._is_mid_message and now >= self._progress_at + FRAME_TIMEOUT_S:
+            raise RemoteProtocolError(f"part of a message, and no more of it within {FRAME_TIMEOUT_S} s")
+        expired = [stream for stream, deadline in self._deadlines.items() if deadline <= now]
+        for stream in expired:
+            self.cancel(stream)
+        self._next_expiry = min(self._deadlines.values(), default=math.inf)
+        return [Answered(stream, None, _EMPTY) for stream in expired]
+
+    @property
+    def _is_mid_message(self) -> bool:
+        return bool(self._arriving) or not self._reader.is_between_frames

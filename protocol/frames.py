@@ -1,0 +1,201 @@
+"""A byte stream <-> frames: chunked, many requests at once. Sans-IO: owns no socket and never waits.
+
+A message travels as one opening frame, which has its kind, its head (MessagePack) and the first part of its blob, and
+as many DATA frames as the rest of the blob needs. No frame is larger than a chunk, and the chunks of all messages that
+are being sent take turns: a small answer waits for at most one chunk of each large one. Header, little-endian:
+
+    0  body bytes u32     4  kind u8     5  zero u8     6  head bytes u16     8  stream u32     12  blob bytes u32
+
+`blob bytes` is the size of the whole blob in the opening frame, and zero in a DATA frame. All of it is checked against
+the limits before anything is allocated for it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .errors import RemoteProtocolError
+
+DATA = 0
+
+CHUNK_BYTES = 64 * 1024
+HEAD_BYTES_MAX = 65_535
+BODY_BYTES_MAX = HEAD_BYTES_MAX + CHUNK_BYTES
+# Answers smaller than this are copied together with their header: one buffer costs less than two.
+_JOINED_BYTES_MAX = 8 * 1024
+_READ_BYTES = 256 * 1024
+
+HEADER = struct.Struct("<IBBHII")
+HEADER_BYTES = HEADER.size
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Frame(NamedTuple):
+    """One frame. `head` and `piece` are views that hold only until the reader is fed again."""
+
+    kind: int
+    stream: int
+    head: memoryview
+    blob_bytes: int
+    piece: memoryview
+
+
+class FrameReader:
+    """Turns received bytes into frames.
+
+    The owner receives straight into `buffer()`, says with `received` how much came, and uses the frames that this
+    completes before it asks for the next `buffer()`: they are views of it.
+    """
+
+    def __init__(self, blob_bytes_max: int) -> None:
+        self._blob_bytes_max = blob_bytes_max
+        self._view = memoryview(bytearray(_READ_BYTES))
+        self._start = 0  # of what no frame has been made of yet
+        self._end = 0
+
+    def buffer(self) -> memoryview:
+        """Where the next received bytes belong; never empty, since a whole frame fits."""
+        if self._start:
+            rest = self._end - self._start
+            self._view[:rest] = self._view[self._start : self._end]
+            self._start, self._end = 0, rest
+        return self._view[self._end :]
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether no part of a frame is waiting for its rest."""
+        return self._start == self._end
+
+    def received(self, count: int) -> list[Frame]:
+        """The frames that `count` more bytes in `buffer()` complete; RemoteProtocolError for what none would send."""
+        view, at = self._view, self._start
+        end = self._end = self._end + count
+        frames = []
+        while end - at >= HEADER_BYTES:
+            body_bytes, kind, zero, head_bytes, stream, blob_bytes = HEADER.unpack_from(view, at)
+            if body_bytes > BODY_BYTES_MAX or head_bytes > body_bytes or zero or blob_bytes > self._blob_bytes_max:
+                raise RemoteProtocolError(self._complaint(body_bytes, zero, head_bytes, blob_bytes))
+            head_at = at + HEADER_BYTES
+            piece_at, next_at = head_at + head_bytes, head_at + body_bytes
+            if next_at > end:
+                break
+            frames.append(Frame(kind, stream, view[head_at:piece_at], blob_bytes, view[piece_at:next_at]))
+            at = next_at
+        self._start = at
+        return frames
+
+    def feed(self, data: Buffer) -> list[Frame]:
+        """Frames from bytes that lie elsewhere, copied."""
+        frames: list[Frame] = []
+        view = memoryview(data)
+        while view:
+            buffer = self.buffer()
+            count = min(len(buffer), len(view))
+            buffer[:count] = view[:count]
+            view = view[count:]
+            for frame in self.received(count):
+                head, piece = memoryview(bytes(frame.head)), memoryview(bytes(frame.piece))
+                frames.append(frame._replace(head=head, piece=piece))
+        return frames
+
+    def _complaint(self, body_bytes: int, zero: int, head_bytes: int, blob_bytes: int) -> str:
+        if body_bytes > BODY_BYTES_MAX:
+            return f"frame of {body_bytes} bytes, at most {BODY_BYTES_MAX}"
+        if zero:
+            return f"frame header with {zero} where zero belongs"
+        if head_bytes > body_bytes:
+            return f"frame of {body_bytes} bytes with a head of {head_bytes}"
+        return f"blob of {blob_bytes} bytes, at most {self._blob_bytes_max}"
+
+
+class _Outgoing:
+    """One message that is being sent, and how far."""
+
+    __slots__ = ("blob", "blob_bytes", "head", "kind", "left", "stream")
+
+    def __init__(self, kind: int, stream: int, head: bytes, blob: Sequence[Buffer], blob_bytes: int) -> None:
+        self.kind = kind
+        self.stream = stream
+        self.head = head
+        self.blob = deque(memoryview(part) for part in blob)
+        self.blob_bytes = blob_bytes
+        self.left = blob_bytes
+
+    def next_frame(self, out: list[Buffer]) -> int:
+        """Append the next frame's buffers to `out`; how many bytes they have."""
+        size = min(self.left, CHUNK_BYTES)
+        if self.kind == DATA:
+            out.append(HEADER.pack(size, DATA, 0, 0, self.stream, 0))
+            sent = HEADER_BYTES + size
+        else:
+            head_bytes = len(self.head)
+            header = HEADER.pack(head_bytes + size, self.kind, 0, head_bytes, self.stream, self.blob_bytes)
+            out.append(header + self.head)
+            sent = HEADER_BYTES + head_bytes + size
+            self.kind = DATA  # what follows
+        self.left -= size
+        while size:
+            part = self.blob[0]
+            if len(part) <= size:
+                out.append(self.blob.popleft())
+                size -= len(part)
+            else:
+                out.append(part[:size])
+                self.blob[0] = part[size:]
+                size = 0
+        return sent
+
+
+class FrameWriter:
+    """Turns messages into frames, a chunk of each in turn."""
+
+    def __init__(self) -> None:
+        self._ready: list[Buffer] = []  # small messages, whole
+        self._ready_bytes = 0
+        self._queue: deque[_Outgoing] = deque()
+        self._queued_bytes = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that wait to be taken."""
+        return self._ready_bytes + self._queued_bytes
+
+    def send(self, kind: int, stream: int, head: bytes, blob: Sequence[Buffer] = (), blob_bytes: int = 0) -> None:
+        """Queue a message; the blob's buffers are kept, not copied, until they are taken, unless it is small."""
+        assert len(head) <= HEAD_BYTES_MAX, f"head of {len(head)} bytes, at most {HEAD_BYTES_MAX}"
+        if blob_bytes <= _JOINED_BYTES_MAX:
+            header = HEADER.pack(len(head) + blob_bytes, kind, 0, len(head), stream, blob_bytes)
+            frame = b"".join((header, head, *blob))
+            self._ready.append(frame)
+            self._ready_bytes += len(frame)
+        else:
+            self._queue.append(_Outgoing(kind, stream, head, blob, blob_bytes))
+            self._queued_bytes += blob_bytes
+
+    def drop(self, stream: int) -> bool:
+        """Forget the rest of what is being sent on `stream`, if nothing of it has been taken yet."""
+        for outgoing in self._queue:
+            if outgoing.stream == stream and outgoing.kind != DATA:
+                self._queue.remove(outgoing)
+                self._queued_bytes -= outgoing.left
+                return True
+        return False
+
+    def take(self, bytes_wanted: int) -> list[Buffer]:
+        """Buffers to send now: all small messages, then chunks until there are `bytes_wanted`."""
+        out, taken = self._ready, self._ready_bytes
+        self._ready, self._ready_bytes = [], 0
+        if len(out) > 1:
+            out = [b"".join(out)]
+        while self._queue and taken < bytes_wanted:
+            outgoing = self._queue.popleft()
+            left = outgoing.left
+            taken += outgoing.next_frame(out)
+            self._queued_bytes -= left - outgoing.left
+            if outgoing.left:
+                self._queue.append(outgoing)
+        return out
