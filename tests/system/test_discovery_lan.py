@@ -58,6 +58,9 @@ class Lan:
     def __init__(self) -> None:
         self._prefix = f"ec{os.getpid()}"
         self._spaces: list[str] = []
+        self._switch = ""
+
+    def add_switch(self) -> None:
         self._switch = self._space("sw")
         self._ip("-n", self._switch, "link", "add", "br0", "type", "bridge")
         self._ip("-n", self._switch, "link", "set", "br0", "up")
@@ -137,12 +140,12 @@ def lan() -> Iterator[Lan]:
         pytest.skip("network namespaces need Linux and the command ip")
     if os.geteuid() != 0:
         pytest.skip("making network namespaces needs root")
-    lan = None
+    lan = Lan()
     try:
-        lan = Lan()
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no network namespaces here: {error.stderr.decode(errors='replace').strip()}")
-    try:
+        try:
+            lan.add_switch()
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no network namespaces here: {error.stderr.decode(errors='replace').strip()}")
         yield lan
     finally:
         lan.remove()
