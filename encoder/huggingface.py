@@ -49,16 +49,16 @@ def load(source: str) -> TorchEncoder:
     name = "hf:" + re.sub(r"[^!-?A-~]", "-", directory.name if version == "local" else source)
     if not list(directory.glob("*.safetensors")):
         pickles = ", ".join(sorted(path.name for path in directory.glob("*.bin"))) or "no weights"
-        raise InvalidValue(f"encoder {name}: {directory} has {pickles}, expected safetensors (pickles are never read)")
+        raise InvalidValue(f"{directory} has {pickles}, expected safetensors (pickles are never read)")
     try:
-        tower = _tower(directory, name)
+        tower = _tower(directory)
         processor = transformers.AutoImageProcessor.from_pretrained(directory)  # type: ignore[no-untyped-call]
         preprocessing = preprocessing_of(processor.to_dict())
         blank = torch.zeros(1, 3, preprocessing.height, preprocessing.width)
         with torch.inference_mode():
             _, tokens, dim = tower(blank).shape
     except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
-        raise InvalidValue(f"encoder {name}: {error}") from error
+        raise InvalidValue(str(error)) from error
     files = [
         (path.name, _sha256(path)) for path in sorted([*directory.glob("*.safetensors"), directory / "config.json"])
     ]
@@ -112,20 +112,20 @@ def _found(source: str) -> tuple[Path, str]:
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
-        raise InvalidValue(f"encoder hf:{source}: neither a directory nor a model's id: {error}") from error
+        raise InvalidValue(f"neither a directory nor a model's id: {error}") from error
     try:
         directory = Path(snapshot_download(source, allow_patterns=_FILES))
     except RepositoryNotFoundError as error:
-        raise InvalidValue(f"encoder hf:{source}: no such directory, and no such model on the hub") from error
+        raise InvalidValue("no such directory, and no such model on the hub") from error
     except (HfHubHTTPError, OSError) as error:
         raise EncoderUnavailable(
-            f"encoder hf:{source}: no such directory, not in the cache, and the hub cannot be reached: {error}",
+            f"no such directory, not in the cache, and the hub cannot be reached: {error}",
             RETRY_HUB_AFTER_S,
         ) from error
     return directory, directory.name
 
 
-def _tower(directory: Path, name: str) -> _LastHiddenState:
+def _tower(directory: Path) -> _LastHiddenState:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     model_type = transformers.AutoConfig.from_pretrained(directory).model_type
@@ -137,7 +137,7 @@ def _tower(directory: Path, name: str) -> _LastHiddenState:
     )
     if report["missing_keys"]:
         raise InvalidValue(f"its weights lack {', '.join(sorted(report['missing_keys'])[:5])}")
-    refuse_broken_weights(model, name)
+    refuse_broken_weights(model)
     return _LastHiddenState(model.eval())
 
 

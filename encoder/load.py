@@ -52,6 +52,6 @@ def _made_by(source: str) -> Encoder:
     try:
         make = getattr(import_module(path), factory)
     except (ImportError, AttributeError) as error:
-        raise InvalidValue(f"encoder module:{source}: {error}") from error
+        raise InvalidValue(str(error)) from error
     encoder: Encoder = make()
     return encoder

@@ -25,6 +25,7 @@ from .spec import Description
 
 LOAD_TIMEOUT_S = 600.0  # a large model may have to come from the hub first
 ENCODE_TIMEOUT_S = 120.0  # 8 images of 64 megapixels through a large model on a slow board; beyond it, it hangs
+ENDING_TIMEOUT_S = 1.0  # between the end of its output and its exit status
 LOG_LINE_BYTES_MAX = 1 << 16
 
 Outcome = NDArray[np.float32] | ImageError | EncoderUnavailable
@@ -51,6 +52,7 @@ class WorkerProcess:
         assert process.stderr is not None
         self._process = process
         self._to, self._from = process.stdin, process.stdout
+        self._exit = asyncio.create_task(process.wait())
         self._logging = asyncio.create_task(_log_lines(process.stderr))
 
     @classmethod
@@ -81,7 +83,7 @@ class WorkerProcess:
         """Wait until the encoder is loaded, and say what it is."""
         message, _ = await self._receive(LOAD_TIMEOUT_S)
         if not isinstance(message, wire.Ready) or message.tokens < 1 or message.dim < 1:
-            raise WorkerFailed(f"its process said {message} when it should be ready")
+            raise WorkerFailed(f"its process began with {_shown(message)}")
         try:
             identity = EncoderIdentity(message.name, message.version, message.fingerprint)
         except EdgeCacheError as error:
@@ -90,27 +92,36 @@ class WorkerProcess:
 
     async def encode(self, images: Sequence[bytes], shape: tuple[int, int]) -> list[Outcome]:
         """The outcome of each image: features of `shape`, finite and read-only, or what is wrong with it."""
-        try:
-            self._to.write(wire.head_of(wire.Encode([len(image) for image in images]), sum(map(len, images))))
-            self._to.writelines(images)
-        except OSError as error:
-            raise WorkerFailed(f"its process is gone: {error}") from error
+        self._to.write(wire.head_of(wire.Encode([len(image) for image in images]), sum(map(len, images))))
+        self._to.writelines(images)  # if the process is gone, its silence says so
         message, body = await self._receive(ENCODE_TIMEOUT_S)
         if not isinstance(message, wire.Encoded) or len(message.faults) != len(images):
-            raise WorkerFailed(f"its process answered {len(images)} images with {message}")
+            raise WorkerFailed(f"its process answered {len(images)} images with {_shown(message)}")
         made = sum(fault is None for fault in message.faults)
         if len(body) != made * shape[0] * shape[1] * 4:
             raise WorkerFailed(f"its process sent {len(body)} bytes for {made} features of shape {shape}")
         features = iter(np.frombuffer(body, dtype="<f4").reshape(made, *shape))
         return [_finite(next(features)) if fault is None else _error_of(fault) for fault in message.faults]
 
+    async def live_until(self, event: asyncio.Event) -> None:
+        """Wait for `event`; raise WorkerFailed if the process ends while there is nothing to do."""
+        happening = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait([happening, self._exit], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            happening.cancel()
+        if not event.is_set():
+            raise WorkerFailed(f"its process ended: {await self._ending()}")
+
     async def kill(self) -> None:
         """End the process; it holds nothing that would be lost."""
         if self._process.returncode is None:
             self._process.kill()
-        await self._process.wait()
+        await self._exit
         self._to.close()
-        await self._logging
+        # What it started itself may live on and hold its standard error open.
+        await asyncio.wait([self._logging], timeout=ENDING_TIMEOUT_S)
+        self._logging.cancel()
 
     async def _receive(self, timeout_s: float) -> tuple[wire.Message, bytes]:
         try:
@@ -129,7 +140,10 @@ class WorkerProcess:
         return message, body
 
     async def _ending(self) -> str:
-        status = await self._process.wait()
+        await asyncio.wait([self._exit], timeout=ENDING_TIMEOUT_S)
+        if not self._exit.done():
+            return "it closed its standard output"
+        status = self._exit.result()
         return f"exit status {status}" if status >= 0 else f"signal {-status}"
 
 
@@ -141,6 +155,10 @@ def _finite(features: NDArray[np.float32]) -> Outcome:
 
 def _error_of(fault: wire.Fault) -> ImageError:
     return _IMAGE_ERRORS.get(fault.error, ImageError)(fault.reason)
+
+
+def _shown(message: wire.Message) -> str:
+    return f"{message!r:.200}"
 
 
 async def _log_lines(stderr: asyncio.StreamReader) -> None:

@@ -42,6 +42,8 @@ class Spec:
         if text == TINY:
             return cls(Kind.TINY)
         before, colon, source = text.partition(":")
+        if not text.isprintable():
+            source = ""
         if colon and before == Kind.HUGGINGFACE and source:
             return cls(Kind.HUGGINGFACE, source)
         if colon and before == Kind.MODULE and all(source.partition(":")):

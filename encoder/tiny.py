@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..protocol.errors import InvalidValue
-from .spec import TINY, TINY_PREPROCESSING, TINY_WEIGHTS, tiny_description
+from .spec import TINY_PREPROCESSING, TINY_WEIGHTS, tiny_description
 from .torch_encoder import TorchEncoder, refuse_broken_weights
 from .vit import VisionTransformer, VitShape
 
@@ -30,8 +30,8 @@ def model_of(weights: bytes) -> VisionTransformer:
         model = VisionTransformer(msgspec.convert(msgspec.json.decode(header["__metadata__"]["vit"]), VitShape))
         model.load_state_dict(state)
     except (SafetensorError, msgspec.MsgspecError, LookupError, RuntimeError) as error:
-        raise InvalidValue(f"encoder {TINY}: these {len(weights)} bytes are not its weights: {error}") from error
-    refuse_broken_weights(model, TINY)
+        raise InvalidValue(f"{len(weights)} bytes that are not its weights: {error}") from error
+    refuse_broken_weights(model)
     return model.eval()
 
 

@@ -38,9 +38,9 @@ class TorchEncoder:
         return features
 
 
-def refuse_broken_weights(model: nn.Module, name: str) -> None:
+def refuse_broken_weights(model: nn.Module) -> None:
     """Raise InvalidValue if a weight is NaN or infinite: such a model answers every image with nonsense."""
     for weight_name, weight in model.state_dict().items():
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
             broken = int((~torch.isfinite(weight)).sum())
-            raise InvalidValue(f"encoder {name}: {broken} of {weight.numel()} weights in {weight_name} are not finite")
+            raise InvalidValue(f"{broken} of {weight.numel()} weights in {weight_name} are not finite")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocol.errors import EncoderUnavailable
+from ..protocol.errors import EncoderUnavailable, ImageTooLarge
 from .process import Outcome, WorkerFailed, WorkerProcess
 from .spec import Description, identity_of
 
@@ -26,7 +26,7 @@ THREADS_MAX = 4  # a small model gains little from more, and the device has othe
 # seconds apart: a model too large for this device's memory must not keep it busy with loading.
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
-RETRY_AFTER_S = 2.0  # what loading takes on a small device
+LOAD_S = 2.0  # about what loading takes: to come back sooner is of no use
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class EncoderWorker:
         self._threads = threads if threads is not None else max(1, min(THREADS_MAX, len(os.sched_getaffinity(0)) - 1))
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
+        self._encoding: list[_Request] = []
         self._arrived = asyncio.Event()
         self._failure: _Failure | None = None
         self._failures_in_a_row = 0
@@ -56,6 +57,7 @@ class EncoderWorker:
         """Begin to load the encoder and return at once; what goes wrong is told to those who ask for features."""
         if self._life is None and not self._is_closed:
             self._life = asyncio.create_task(self._live())
+            self._life.add_done_callback(self._ended)
 
     async def described(self) -> Description:
         """What the encoder is, after waiting for it to load where that is needed. EncoderUnavailable if it cannot."""
@@ -74,6 +76,8 @@ class EncoderWorker:
         Raises UnsupportedImage, UndecodableImage or ImageTooLarge for a wrong image, and EncoderUnavailable when the
         worker failed, has failed too often of late, or has too much waiting already.
         """
+        if len(image) > WAITING_BYTES_MAX:
+            raise ImageTooLarge(f"image of {len(image)} bytes, at most {WAITING_BYTES_MAX}")
         await self.start()
         self._refuse_if_unavailable()
         if len(self._waiting) >= WAITING_IMAGES_MAX or self._waiting_bytes + len(image) > WAITING_BYTES_MAX:
@@ -96,12 +100,9 @@ class EncoderWorker:
     async def close(self) -> None:
         """End the process; what waits gets EncoderUnavailable. Closing twice is fine."""
         self._is_closed = True
-        self._settled.set()
         if self._life is not None:
             self._life.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._life
-        self._fail_waiting("the encoder is closed", RETRY_AFTER_S)
+            await asyncio.wait([self._life])
 
     async def _live(self) -> None:
         """One process after the other, until `close` or a failure that another process cannot mend."""
@@ -109,18 +110,18 @@ class EncoderWorker:
             try:
                 await self._run_one_process()
             except WorkerFailed as failed:
-                delay_s = self._delay_after_failure()
-                reason = f"encoder {self._spec!a}: {failed}"
-                _log.warning("%s; %s", reason, "giving up" if failed.is_final else f"restarting in {delay_s:g} s")
-                if failed.is_final or delay_s > 0:
-                    self._failure = _Failure(reason, delay_s or BACKOFF_MAX_S)
-                    self._settled.set()
-                self._fail_waiting(reason, max(delay_s, RETRY_AFTER_S))
+                delay_s = self._note_failure(failed)
                 if failed.is_final:
                     return
                 await asyncio.sleep(delay_s)
                 self._failure = None
                 self._settled.clear()
+
+    def _ended(self, _life: asyncio.Task[None]) -> None:
+        """Whatever ended it (`close`, a final failure, a bug), nobody waits for ever."""
+        self._failure = self._failure or _Failure("the encoder is closed", BACKOFF_MAX_S)
+        self._settled.set()
+        self._fail_requests(self._failure)
 
     async def _run_one_process(self) -> None:
         process = await WorkerProcess.spawn(self._spec, self._threads)
@@ -131,24 +132,33 @@ class EncoderWorker:
             self.known = description
             self._settled.set()
             while True:
-                await self._encode_next_batch(process, description.shape)
+                while not self._waiting:
+                    self._arrived.clear()
+                    await process.live_until(self._arrived)
+                self._encoding = self._next_batch()
+                outcomes = await process.encode([request.image for request in self._encoding], description.shape)
+                for request, outcome in zip(self._encoding, outcomes, strict=True):
+                    request.resolve(outcome)
+                self._encoding = []
+                self._failures_in_a_row = 0
         finally:
             await process.kill()
 
-    async def _encode_next_batch(self, process: WorkerProcess, shape: tuple[int, int]) -> None:
-        while not self._waiting:
-            self._arrived.clear()
-            await self._arrived.wait()
-        batch = self._next_batch()
-        try:
-            outcomes: list[Outcome] = await process.encode([request.image for request in batch], shape)
-        except WorkerFailed as failed:
-            for request in batch:
-                request.resolve(EncoderUnavailable(f"encoder {self._spec!a}: {failed}", RETRY_AFTER_S))
-            raise
-        self._failures_in_a_row = 0
-        for request, outcome in zip(batch, outcomes, strict=True):
-            request.resolve(outcome)
+    def _note_failure(self, failed: WorkerFailed) -> float:
+        """Tell those who wait; the seconds until the next process."""
+        self._failures_in_a_row += 1
+        delay_s = 0.0
+        if self._failures_in_a_row > 1:
+            delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (self._failures_in_a_row - 2))
+        _log.warning(
+            "encoder %s: %s; %s", self._spec, failed, "giving up" if failed.is_final else f"restarting in {delay_s:g} s"
+        )
+        failure = _Failure(f"encoder {self._spec}: {failed}", BACKOFF_MAX_S if failed.is_final else delay_s + LOAD_S)
+        if failed.is_final or delay_s > 0:
+            self._failure = failure
+            self._settled.set()
+        self._fail_requests(failure)
+        return delay_s
 
     def _next_batch(self) -> list[_Request]:
         batch: list[_Request] = []
@@ -167,23 +177,19 @@ class EncoderWorker:
             self._waiting.remove(request)
             self._waiting_bytes -= len(request.image)
 
-    def _delay_after_failure(self) -> float:
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row == 1:
-            return 0.0
-        return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (self._failures_in_a_row - 2))
-
-    def _fail_waiting(self, reason: str, retry_after_s: float) -> None:
-        while self._waiting:
-            request = self._waiting[0]
-            self._forget(request)
-            request.resolve(EncoderUnavailable(reason, retry_after_s))
+    def _fail_requests(self, failure: _Failure) -> None:
+        failed = [*self._encoding, *self._waiting]
+        self._encoding = []
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        for request in failed:
+            request.resolve(failure.error())
 
     def _refuse_if_unavailable(self) -> None:
+        if self._failure is not None:
+            raise self._failure.error()
         if self._is_closed:
             raise EncoderUnavailable("the encoder is closed")
-        if self._failure is not None:
-            raise EncoderUnavailable(self._failure.reason, self._failure.retry_after_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +198,9 @@ class _Failure:
 
     reason: str
     retry_after_s: float
+
+    def error(self) -> EncoderUnavailable:
+        return EncoderUnavailable(self.reason, self.retry_after_s)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,9 +15,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..protocol.errors import ImageError, InvalidValue
+from ..protocol.errors import EdgeCacheError, ImageError, InvalidValue
 from . import wire
 from .load import Encoder, load
+
+REASON_CHARS_MAX = 1000
 
 
 def main() -> int:
@@ -29,11 +31,14 @@ def main() -> int:
         wire.write(frames_out, _ready(encoder))
         while (frame := wire.read(frames_in)) is not None:
             _answer(encoder, frames_out, *frame)
+    except BrokenPipeError:  # the node is gone
+        return 0
     except Exception as error:
         # A fresh process is the only state known to be good: say why, and let the node start one.
         traceback.print_exc()
+        reason = str(error) if isinstance(error, EdgeCacheError) else f"{type(error).__name__}: {error}"
         is_final = isinstance(error, InvalidValue | ImportError)
-        wire.write(frames_out, wire.Failed(f"{type(error).__name__}: {error}"[:2000], is_final))
+        wire.write(frames_out, wire.Failed(reason[:REASON_CHARS_MAX], is_final))
         return 1
     return 0
 
@@ -53,7 +58,7 @@ def _answer(encoder: Encoder, frames_out: BinaryIO, request: wire.Message, body:
     features: list[memoryview] = []
     for outcome in encoder.encode_batch(images):
         if isinstance(outcome, ImageError):
-            faults.append(wire.Fault(type(outcome).__name__, str(outcome)[:2000]))
+            faults.append(wire.Fault(type(outcome).__name__, str(outcome)[:REASON_CHARS_MAX]))
             continue
         if outcome.shape != encoder.shape or outcome.dtype != np.float32:
             raise InvalidValue(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,7 @@ def test_every_exif_orientation_is_turned_upright(orientation: int) -> None:
     assert np.array_equal(pixels_of(saved(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)), upright)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_an_orientation_that_does_not_exist_and_broken_exif_change_nothing() -> None:
     exif = Image.Exif()
     exif[0x0112] = 77
@@ -144,7 +146,9 @@ def test_other_formats_are_refused_by_name(format: str) -> None:
         decoded(saved(Image.new("RGB", (16, 16)), format))
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\0", b"junk", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF\0\0\0\0WEBP"])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\0", b"junk", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF\0\0\0\0WEBP"]
+)
 def test_garbage_is_undecodable(garbage: bytes) -> None:
     with pytest.raises(UndecodableImage, match=f"image of {len(garbage)} bytes"):
         decoded(garbage)
@@ -165,10 +169,8 @@ def test_a_damaged_image_is_decoded_or_refused_and_nothing_else(format: str) -> 
     for _ in range(200):
         damaged = whole.copy()
         damaged[chance.integers(0, len(whole), 3)] = chance.integers(0, 256, 3)
-        try:
+        with suppress(UndecodableImage, UnsupportedImage, ImageTooLarge):
             decoded(damaged.tobytes())
-        except (UndecodableImage, UnsupportedImage, ImageTooLarge):
-            pass
 
 
 @pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (PIXELS_MAX + 1, 1), (2**31 - 1, 2**31 - 1)])

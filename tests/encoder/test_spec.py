@@ -30,7 +30,19 @@ def test_every_kind_of_spec_is_understood(text: str, expected: Spec) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "tiny", "edgecache/large", "hf:", "module:", "module:path", "module::make", "onnx:m.onnx", "a\r\nb"]
+    "text",
+    [
+        "",
+        "tiny",
+        "edgecache/large",
+        "hf:",
+        "module:",
+        "module:path",
+        "module::make",
+        "onnx:m.onnx",
+        "hf:a\r\nb",
+        "hf:\0",
+    ],
 )
 def test_a_wrong_spec_is_answered_with_what_there_is(text: str) -> None:
     with pytest.raises(InvalidValue, match="expected edgecache/tiny, hf:") as refused:
@@ -40,7 +52,8 @@ def test_a_wrong_spec_is_answered_with_what_there_is(text: str) -> None:
 
 def test_tiny_is_known_without_torch_and_without_pillow() -> None:
     program = (
-        "import sys; from edgecache.encoder.spec import identity_of; from edgecache.encoder.worker import EncoderWorker;"
+        "import sys; from edgecache.encoder.spec import identity_of;"
+        "from edgecache.encoder.worker import EncoderWorker;"
         "known = EncoderWorker('edgecache/tiny').known; assert known == identity_of('edgecache/tiny');"
         "print(known.identity, known.shape, len(known.identity.fingerprint), *{'torch', 'PIL'} & set(sys.modules))"
     )

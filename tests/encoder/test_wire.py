@@ -7,7 +7,7 @@ import io
 import pytest
 from edgecache.encoder import wire
 
-MESSAGES = [
+MESSAGES: list[tuple[wire.Message, bytes]] = [
     (wire.Ready("edgecache/tiny", "1", b"\7" * 32, 64, 192), b""),
     (wire.Failed("out of memory", is_final=False), b""),
     (wire.Encode([3, 0, 2]), b"abcde"),
@@ -34,7 +34,9 @@ def test_a_stream_that_ends_within_a_frame_has_ended(cut: int) -> None:
     assert wire.read(io.BytesIO(written(*MESSAGES[2])[:cut])) is None
 
 
-@pytest.mark.parametrize("lengths", [(wire.HEAD_BYTES_MAX + 1, 0), (0, wire.BODY_BYTES_MAX + 1), (2**32 - 1, 2**32 - 1)])
+@pytest.mark.parametrize(
+    "lengths", [(wire.HEAD_BYTES_MAX + 1, 0), (0, wire.BODY_BYTES_MAX + 1), (2**32 - 1, 2**32 - 1)]
+)
 def test_lengths_past_the_limits_are_refused(lengths: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=f"at most {wire.HEAD_BYTES_MAX}"):
         wire.lengths_of(wire.LENGTHS.pack(*lengths))
