@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from .http_bodies import BODY_BYTES_MAX
+from .http_bodies import BODIES_BYTES_MAX, BODY_BYTES_MAX
 from .http_features import FeaturesApi
 from .http_guard import guard
 from .http_problems import problems
@@ -17,24 +19,46 @@ from .metrics import Metrics
 if TYPE_CHECKING:
     from .face import NodeFace
 
+# A node that leaves gives its open requests this long to end.
+SHUTDOWN_TIMEOUT_S = 5.0
+
+_log = logging.getLogger(__name__)
+
 
 def http_app(
-    node: NodeFace, *, body_bytes_max: int = BODY_BYTES_MAX, host_names: Iterable[str] = ()
+    node: NodeFace,
+    *,
+    body_bytes_max: int = BODY_BYTES_MAX,
+    bodies_bytes_max: int = BODIES_BYTES_MAX,
+    host_names: Iterable[str] = (),
 ) -> web.Application:
     """The application that answers HTTP for `node`: every call of the interface, and problem details for all else.
 
-    `body_bytes_max` bounds an image or a tensor; `host_names` are further names that clients call this node by, beside
-    the machine's own, the node's and every address. Run it without an access log: its paths hold whole digests.
+    `body_bytes_max` bounds an image or a tensor, `bodies_bytes_max` all that are held at one time. `host_names` are
+    further names that clients call this node by, beside the machine's own, the node's and every address.
     """
     metrics = Metrics(node.counters, node.cluster)
     app = web.Application(middlewares=[metrics.middleware(), problems, guard([node.name, *host_names])])
-    app.add_routes(FeaturesApi(node, body_bytes_max).routes())
+    app.add_routes(FeaturesApi(node, body_bytes_max, bodies_bytes_max).routes())
     app.add_routes(StatusApi(node, metrics).routes())
     app.on_response_prepare.append(_sign)
     return app
+
+
+def http_runner(app: web.Application) -> web.AppRunner:
+    """A runner for `app`, to set up and give sites. It keeps no access log: the paths there hold whole digests."""
+    return web.AppRunner(app, access_log=None, logger=_log, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[hdrs.SERVER] = "edgecache"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """False for the traceback that aiohttp logs whenever somebody sends what is no HTTP: the sender has been told."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_log.addFilter(_is_ours)

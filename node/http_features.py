@@ -32,7 +32,16 @@ from .http_answers import (
     key_headers,
     negotiated,
 )
-from .http_bodies import BODY_BYTES_MAX, JSON_BYTES_MAX, UNSPECIFIC_TYPES, Bodies, content_type, expecting, read_json
+from .http_bodies import (
+    BODIES_BYTES_MAX,
+    BODY_BYTES_MAX,
+    JSON_BYTES_MAX,
+    UNSPECIFIC_TYPES,
+    Bodies,
+    content_type,
+    expecting,
+    read_json,
+)
 from .http_problems import Problem
 from .http_query import Ask
 from .http_tensors import NPY_MAGIC, NotATensor, is_safetensors, npy_array, safetensors_array
@@ -80,9 +89,11 @@ class Invalidation(msgspec.Struct, forbid_unknown_fields=True):
 class FeaturesApi:
     """Handlers of /v1/features and /v1/invalidations on one node."""
 
-    def __init__(self, node: NodeFace, body_bytes_max: int = BODY_BYTES_MAX) -> None:
+    def __init__(
+        self, node: NodeFace, body_bytes_max: int = BODY_BYTES_MAX, bodies_bytes_max: int = BODIES_BYTES_MAX
+    ) -> None:
         self._node = node
-        self._bodies = Bodies(body_bytes_max)
+        self._bodies = Bodies(body_bytes_max, bodies_bytes_max)
 
     def routes(self) -> list[web.RouteDef]:
         """Where each handler is found. A DIGEST may be anything here, with slashes too: `parse_digest` refuses it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from ..protocol.errors import InvalidValue
+from ..protocol.keys import EncoderIdentity
 from .lookup import Reach
 
 TIMEOUT_MS_MAX = 600_000
@@ -39,9 +40,11 @@ class Ask:
                 raise InvalidValue(f"query {_shown(name)}: expected {', '.join(PARAMETERS)}")
             if len(query.getall(name)) > 1:
                 raise InvalidValue(f"query {name}: given {len(query.getall(name))} times, expected once")
+        encoder, version = query.get("encoder"), query.get("version")
+        EncoderIdentity.declared("any" if encoder is None else encoder, "any" if version is None else version)
         return cls(
-            encoder=query.get("encoder"),
-            version=query.get("version"),
+            encoder=encoder,
+            version=version,
             reach=_reach(query.get("source", Reach.ANY)),
             min_fidelity=_min_fidelity(query["min_fidelity"]) if "min_fidelity" in query else -1.0,
             timeout_s=_timeout_s(query["timeout_ms"]) if "timeout_ms" in query else TIMEOUT_S,

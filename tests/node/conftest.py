@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from numpy.typing import NDArray
-
 from edgecache.node.eviction.lru import LRU
 from edgecache.node.http_api import http_app
 from edgecache.node.lookup import Lookup
@@ -23,6 +21,7 @@ from edgecache.node.versions import Versions
 from edgecache.protocol.errors import EncoderUnavailable
 from edgecache.protocol.keys import EncoderIdentity
 from edgecache.protocol.payload import Payload
+from numpy.typing import NDArray
 
 OWN = EncoderIdentity("edgecache/tiny", "1", sha256(b"weights").digest())
 
@@ -70,9 +69,11 @@ class FakeEncoder:
         self.error: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
+        self.called = asyncio.Event()
 
     async def encode(self, image: bytes) -> NDArray[np.float32]:
         self.images.append(image)
+        self.called.set()
         await self.gate.wait()
         if self.error is not None:
             raise self.error
