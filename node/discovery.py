@@ -23,7 +23,6 @@ import contextlib
 import logging
 import random
 import re
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 
 from ..protocol.errors import InvalidValue
 from .interfaces import InterfaceAddress, announced, present_addresses
+from .multicast import echo, keep_to
 
 SERVICE_TYPE = "_edgecache._tcp.local."
 
@@ -61,7 +61,6 @@ _NUMBER = re.compile(r"[0-9]{1,5}", re.ASCII)
 # What the kernel, the network and zeroconf say when mDNS cannot be had here and now.
 _REFUSALS = (OSError, ZeroconfError, TimeoutError)
 _PRIVATE = [IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
-_IP_MULTICAST_ALL = 49  # linux/in.h; the socket module does not name it
 
 _log = logging.getLogger(__name__)
 
@@ -291,7 +290,19 @@ class MdnsDiscovery:
             else:
                 self._presences[where] = presence
                 self._failing.pop(where, None)
-                _log.info("announced by mDNS at %s on %s", where.address, where.interface)
+                await self._say_opened(where)
+
+    async def _say_opened(self, where: InterfaceAddress) -> None:
+        # zeroconf goes on when nothing that it sends is heard, and so does the node: a firewall may open later.
+        if (why := await echo(where)) is None:
+            _log.info("announced by mDNS at %s on %s", where.address, where.interface)
+        else:
+            _log.warning(
+                "mDNS is stopped at %s on %s (%s): does a firewall let UDP port 5353 through?",
+                where.address,
+                where.interface,
+                why,
+            )
 
     def _fail(self, where: InterfaceAddress, why: str, now: float) -> None:
         last = self._failing.get(where)
@@ -476,21 +487,6 @@ def _service(me: Announcement, address: str) -> AsyncServiceInfo:
         server=f"{label}.local.",
         parsed_addresses=[address],
     )
-
-
-def keep_to(interface: str, mdns_socket: socket.socket) -> None:
-    """Have an mDNS socket receive from one interface only, and send to it only.
-
-    zeroconf's receiving socket is bound to no address. The kernel gives such a socket what arrives on any interface
-    whose group any program has joined, and zeroconf answers from it, by unicast, to where the question came from: a
-    loopback node would speak on the LAN.
-    """
-    if not hasattr(socket, "SO_BINDTODEVICE"):
-        return  # not Linux: other kernels give a socket only the groups that it joined itself
-    try:
-        mdns_socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-    except PermissionError:  # before Linux 5.7 for root only; the next best leaves unicast questions open
-        mdns_socket.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
 
 
 def _txt_values(txt: bytes) -> dict[str, str] | None:

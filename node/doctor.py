@@ -7,30 +7,25 @@ a function of those facts alone. A check that could not be made says so; it is n
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import secrets
-import socket
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
 import msgspec
 
-from .discovery import Claim, hear_nodes, keep_to
+from .discovery import Claim, hear_nodes
 from .interfaces import InterfaceAddress, announced, present_addresses
+from .multicast import echo
 
 HTTP_TIMEOUT_S = 3.0
 CLUSTER_BYTES_MAX = 4 * 1024 * 1024
 LISTEN_S = 3.0
-ECHO_TIMEOUT_S = 0.5
 DIAL_TIMEOUT_S = 1.0
 # A connection on a LAN takes well below this; above it, fetching from the peer is slower than most encoders.
 SLOW_DIAL_S = 0.05
 
 REFUSED = "refused"
 
-_MDNS = ("224.0.0.251", 5353)
 _FIREWALL = "let UDP port 5353 (mDNS) through this device's firewall"
 
 
@@ -113,39 +108,6 @@ async def ask_cluster(url: str) -> ClusterSeen | str:
         return f"no answer within {HTTP_TIMEOUT_S:g} s"
     except (aiohttp.ClientError, OSError, ValueError) as error:  # a ValueError is what a bad url or body raises
         return str(error) or type(error).__name__
-
-
-async def echo(place: InterfaceAddress) -> str | None:
-    """None if an mDNS question sent at this address is heard there; else why not.
-
-    It asks for a name that nobody has, so that only this machine's own sockets, routes and firewall are in the test.
-    """
-    packet = _question([secrets.token_hex(8), "_edgecache-doctor", "local"])
-    ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with ear, mouth:
-        try:
-            for end in (ear, mouth):
-                end.setblocking(False)
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                with contextlib.suppress(AttributeError):
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            keep_to(place.interface, ear)
-            ear.bind(("", _MDNS[1]))
-            member = socket.inet_aton(_MDNS[0]) + socket.inet_aton(place.address)
-            ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-            mouth.bind((place.address, _MDNS[1]))
-            mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(place.address))
-            loop = asyncio.get_running_loop()
-            async with asyncio.timeout(ECHO_TIMEOUT_S):
-                await loop.sock_sendto(mouth, packet, _MDNS)
-                while await loop.sock_recv(ear, 9000) != packet:
-                    pass
-        except TimeoutError:
-            return "the question was sent and not heard"
-        except OSError as error:
-            return str(error)
-    return None
 
 
 async def dial(address: tuple[str, int]) -> float | str:
@@ -255,12 +217,6 @@ def judge_members(cluster: ClusterSeen | str) -> list[Check]:
         hint = "" if ok is not False else "is the device on, and its node running? see 'connect to' above"
         checks.append(Check(f"member {_shown(member.name)}", ok, _shown(f"{member.state}, {member.peer}"), hint))
     return checks
-
-
-def _question(labels: Sequence[str]) -> bytes:
-    """An mDNS question for the PTR records of a name."""
-    name = b"".join(bytes([len(label)]) + label.encode() for label in labels) + b"\0"
-    return struct.pack(">6H", 0, 0, 1, 0, 0, 0) + name + struct.pack(">2H", 12, 1)
 
 
 def _shown(text: str) -> str:

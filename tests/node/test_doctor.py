@@ -17,7 +17,6 @@ from edgecache.node.doctor import (
     NodeSeen,
     ask_cluster,
     dial,
-    echo,
     examine,
     judge_agreement,
     judge_dial,
@@ -96,14 +95,6 @@ def test_what_a_node_says_cannot_write_on_the_terminal() -> None:
     rogue = ClusterSeen(NodeSeen("1", "\x1b[2J", "a\nb"), (MemberSeen("2", "\r", "\x07", "\x1b"),))
     checks = [judge_node("http://here", rogue), *judge_agreement(rogue, []), *judge_members(rogue)]
     assert all((check.name + check.detail + check.hint).isprintable() for check in checks)
-
-
-async def test_a_question_is_heard_on_loopback() -> None:
-    assert await echo(LO) is None
-
-
-async def test_an_address_that_is_not_here_hears_nothing() -> None:
-    assert await echo(replace(LO, address="192.0.2.1")) is not None
 
 
 async def test_a_connection_is_timed() -> None:
