@@ -14,6 +14,7 @@ PROTOCOL_VERSION: Final = 1
 
 KEYS_MAX = 1024  # in one BatchGet, Has or Forget
 MEMBERS_MAX = 256
+NOT_HERE, DID_NOT_FIT = -1, -2  # in the place of a size
 ENCODERS_MAX = 64
 
 
@@ -99,7 +100,7 @@ class BatchGet(Message, frozen=True, array_like=True):
 class Batch(Message, frozen=True, array_like=True):
     """A size per key asked for, and the payloads after one another as the blob.
 
-    Size -1: not here; -2: it did not fit, ask again.
+    NOT_HERE for a key that is not held; DID_NOT_FIT for one to ask for again.
     """
 
     kind = 14

@@ -1,0 +1,343 @@
+"""Connections to peers: one to each address that somebody may be at, kept open, redialled, and asked through.
+
+Each node asks through the connection that it dialled and answers on those that others dialled, so two members have two
+connections, and each knows by itself whether it reaches the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from ..protocol import messages
+from ..protocol.connection import Answered, Event, Opened
+from ..protocol.errors import RemoteProtocolError
+from .membership import PING_INTERVAL_S
+from .peer_protocol import PeerProtocol
+
+if TYPE_CHECKING:
+    from ..protocol.frames import Buffer
+    from ..protocol.messages import Hello, Message
+    from .discovery import Sighting
+    from .gossip import Gossip
+    from .membership import Membership
+    from .ring import NodeId
+    from .stats import Stats
+
+Address = tuple[str, int]
+
+DIAL_TIMEOUT_S = 2.0
+# Redial after 0.1, 0.2, 0.4 … s: a restarted member is back within a second; one that is off costs little for long.
+REDIAL_FIRST_S = 0.1
+REDIAL_MEMBER_MAX_S = 5.0
+REDIAL_STRANGER_MAX_S = 30.0
+TARGETS_MAX = 256
+
+_log = logging.getLogger(__name__)
+
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
+
+
+class Server(Protocol):
+    """What listens."""
+
+    address: Address
+
+    def close(self) -> None:
+        """Accept no more."""
+
+
+class Network(Protocol):
+    """TCP, or a simulation of it."""
+
+    async def connect(self, protocol_factory: Callable[[], _P], address: Address) -> _P:
+        """A connection to `address`; OSError or TimeoutError."""
+
+    async def listen(self, protocol_factory: Callable[[], asyncio.BaseProtocol], address: Address) -> Server:
+        """Accept connections at `address`, port 0 for a free one; OSError."""
+
+
+class Link:
+    """One open connection to one boot of one member."""
+
+    def __init__(self, protocol: PeerProtocol, hello: Hello) -> None:
+        self.protocol = protocol
+        self.hello = hello
+        self.is_slow = False  # a request ran out of time, and no ping has been answered since
+        self.merged_digest = b""  # of the state last taken over from there
+        self.lost: asyncio.Event = asyncio.Event()
+        self._waiting: dict[int, asyncio.Future[Answered]] = {}
+
+    async def ask(
+        self, request: Message, timeout_s: float, blob: Sequence[Buffer] = (), blob_bytes: int = 0
+    ) -> Answered | None:
+        """The answer, or None: out of time, refused, or the connection is gone."""
+        loop = asyncio.get_running_loop()
+        connection = self.protocol.connection
+        if self.lost.is_set() or not self.protocol.is_open:
+            return None
+        stream = connection.ask(request, loop.time() + timeout_s, blob, blob_bytes)
+        if stream is None:
+            return None
+        future: asyncio.Future[Answered] = loop.create_future()
+        self._waiting[stream] = future
+        self.protocol.flush()
+        try:
+            answered = await future
+        except asyncio.CancelledError:
+            connection.cancel(stream)
+            self.protocol.flush()
+            raise
+        finally:
+            self._waiting.pop(stream, None)
+        if answered.answer is None:
+            self.is_slow = True
+        if answered.answer is None or isinstance(answered.answer, messages.Refused):
+            return None
+        return answered
+
+    def answered(self, answered: Answered) -> None:
+        """Hand an answer to whoever waits for it."""
+        future = self._waiting.get(answered.stream)
+        if future is not None and not future.done():
+            future.set_result(answered)
+
+    def is_gone(self) -> None:
+        """Nobody needs to wait any longer."""
+        self.lost.set()
+        for stream, future in self._waiting.items():
+            if not future.done():
+                future.set_result(Answered(stream, None, memoryview(b"")))
+
+
+@dataclass(slots=True)
+class _Target:
+    """An address to keep a connection to."""
+
+    address: Address
+    is_seed: bool
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    has_met: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class Links:
+    """Every connection that this node dialled."""
+
+    def __init__(
+        self,
+        *,
+        hello: Callable[[], Hello],
+        network: Network,
+        membership: Membership,
+        gossip: Gossip,
+        stats: Stats,
+        rng: random.Random,
+        heard_state: Callable[[messages.State], None],
+        on_change: Callable[[], None],
+        on_twin: Callable[[Hello], None],
+    ) -> None:
+        self._hello = hello
+        self._network = network
+        self._membership = membership
+        self._gossip = gossip
+        self._stats = stats
+        self._rng = rng
+        self._heard_state = heard_state
+        self._on_change = on_change
+        self._on_twin = on_twin
+        self._targets: dict[Address, _Target] = {}
+        self._links: dict[NodeId, Link] = {}
+        self._is_closed = False
+
+    # -- whom to dial -------------------------------------------------------------------------------------------
+
+    def sighted(self, sighting: Sighting, *, is_seed: bool = False) -> None:
+        """Somebody may be there: dial, unless that is known to be a member that is well, or there is no room."""
+        if self._is_closed or sighting.id == self._membership.me:
+            return
+        link = self._links.get(sighting.id)
+        if link is not None and link.hello.boot == sighting.boot:
+            return
+        target = self._targets.get(sighting.address)
+        if target is not None:
+            target.wake.set()
+            return
+        if len(self._targets) >= TARGETS_MAX and not self._make_room():
+            return
+        target = _Target(sighting.address, is_seed)
+        self._targets[sighting.address] = target
+        target.task = asyncio.ensure_future(self._keep(target))
+
+    def _make_room(self) -> bool:
+        for address, target in self._targets.items():
+            if not target.has_met and not target.is_seed and target.task is not None:
+                target.task.cancel()
+                del self._targets[address]
+                return True
+        return False
+
+    # -- the story of one address -------------------------------------------------------------------------------
+
+    async def _keep(self, target: _Target) -> None:
+        """Dial, ask how it is for as long as it answers, and dial again."""
+        redial_s = REDIAL_FIRST_S
+        try:
+            while not self._is_closed:
+                link = await self._dial(target)
+                if link is not None:
+                    target.has_met = True
+                    redial_s = REDIAL_FIRST_S
+                    await self._stay(link)
+                    if self._has_left(link.hello):
+                        return
+                elif not target.is_seed and target.address not in self._targets:
+                    return
+                target.wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(target.wake.wait(), redial_s * self._rng.uniform(0.8, 1.2))
+                redial_s = min(2 * redial_s, REDIAL_MEMBER_MAX_S if target.has_met else REDIAL_STRANGER_MAX_S)
+        finally:
+            if self._targets.get(target.address) is target:
+                del self._targets[target.address]
+
+    async def _dial(self, target: _Target) -> Link | None:
+        opened: asyncio.Future[Hello] = asyncio.get_running_loop().create_future()
+        links: list[Link] = []
+
+        def on_event(protocol: PeerProtocol, event: Event) -> None:
+            if isinstance(event, Answered):
+                links[0].answered(event)
+            elif isinstance(event, Opened) and not opened.done():
+                links.append(Link(protocol, event.hello))
+                opened.set_result(event.hello)
+
+        def on_lost(protocol: PeerProtocol, reason: str) -> None:
+            for link in links:
+                link.is_gone()
+            if not opened.done():
+                opened.set_exception(ConnectionError(reason))
+                opened.exception()  # seen, even if nobody waits any more
+
+        protocol: PeerProtocol | None = None
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                protocol = await self._network.connect(
+                    lambda: PeerProtocol(self._hello(), is_dialer=True, on_event=on_event, on_lost=on_lost),
+                    target.address,
+                )
+                hello = await opened
+        except (OSError, TimeoutError) as error:
+            if protocol is not None:
+                protocol.abort("no handshake")
+            _log.log(
+                logging.INFO if target.is_seed else logging.DEBUG,
+                "no node at %s:%d: %s", *target.address, str(error) or type(error).__name__,
+            )  # fmt: skip
+            return None
+        link = links[0]
+        if not self._welcome(target, link, hello):
+            protocol.close()
+            return None
+        return link
+
+    def _welcome(self, target: _Target, link: Link, hello: Hello) -> bool:
+        """Whether the node that answered is one to stay connected to."""
+        me = self._hello()
+        if hello.id == me.id:
+            if hello.boot != me.boot:
+                self._on_twin(hello)
+            self._targets.pop(target.address, None)  # this node itself, or a clone of it: nobody to talk to
+            return False
+        held = self._links.get(hello.id)
+        if held is not None and not held.lost.is_set():
+            if held.hello.boot == hello.boot:
+                self._targets.pop(target.address, None)  # another way to the same node
+                return False
+            held.protocol.abort("the node has restarted")
+        peer = (hello.peer_host or target.address[0], hello.peer_port)
+        http = (hello.http_host or target.address[0], hello.http_port)
+        if not self._membership.met(asyncio.get_running_loop().time(), hello, peer, http):
+            return False
+        self._links[hello.id] = link
+        self._on_change()
+        return True
+
+    async def _stay(self, link: Link) -> None:
+        node, boot = link.hello.id, link.hello.boot
+        loop = asyncio.get_running_loop()
+        try:
+            while not link.lost.is_set():
+                asked_at = loop.time()
+                await self._ping(link)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(link.lost.wait(), max(0.0, asked_at + PING_INTERVAL_S - loop.time()))
+        finally:
+            link.protocol.close()
+            if self._links.get(node) is link:
+                del self._links[node]
+                self._membership.lost(loop.time(), node, boot)
+                self._on_change()
+
+    async def _ping(self, link: Link) -> None:
+        digest = self._gossip.digest()
+        answered = await link.ask(messages.Ping(digest, 0), PING_INTERVAL_S)
+        if answered is None or not isinstance(answered.answer, messages.Ack):
+            return
+        link.is_slow = False
+        self._membership.answered(asyncio.get_running_loop().time(), link.hello.id, answered.answer.used_bytes)
+        if answered.answer.digest in (digest, link.merged_digest):
+            return
+        state = await link.ask(messages.GetState(), PING_INTERVAL_S)
+        if state is not None and isinstance(state.answer, messages.State):
+            try:
+                self._heard_state(state.answer)
+                link.merged_digest = answered.answer.digest
+            except RemoteProtocolError as error:
+                self.offended(link, error)
+
+    def _has_left(self, hello: Hello) -> bool:
+        member = self._membership.get(hello.id)
+        return member is not None and member.boot == hello.boot and member.state == "left"
+
+    # -- what others ask through --------------------------------------------------------------------------------
+
+    def nodes(self) -> Sequence[NodeId]:
+        """The members with an open connection, the healthy first."""
+        return sorted(self._links, key=lambda node: (not self.is_healthy(node), node))
+
+    def link(self, node: NodeId) -> Link | None:
+        """The open connection to `node`."""
+        return self._links.get(node)
+
+    def is_healthy(self, node: NodeId) -> bool:
+        """Whether `node` answers, as far as the last second tells."""
+        link = self._links.get(node)
+        return link is not None and not link.is_slow and self._membership.is_alive(node)
+
+    async def tell_all(self, message: Message, timeout_s: float) -> None:
+        """Say `message` to every member at once, and wait for their answers."""
+        await asyncio.gather(*(link.ask(message, timeout_s) for link in tuple(self._links.values())))
+
+    def offended(self, link: Link, error: RemoteProtocolError) -> None:
+        """The other side broke the rules: count it and end this connection."""
+        self._stats.protocol_errors += 1
+        _log.warning("closing the connection to %r: %s", link.hello.name, error)
+        link.protocol.abort(str(error))
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End every connection and dial no more."""
+        self._is_closed = True
+        tasks = [target.task for target in self._targets.values() if target.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for link in tuple(self._links.values()):
+            link.protocol.close()

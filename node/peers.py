@@ -1,0 +1,121 @@
+"""Asking the other members for features: `lookup.Peers` over open connections.
+
+No method raises for a peer that is slow, dead or wrong: that is what None, False and empty are for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..protocol import messages, payload
+from ..protocol.errors import CorruptPayload, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from ..protocol.frames import Buffer
+    from ..protocol.payload import Payload
+    from .links import Link, Links
+    from .membership import Membership
+    from .ring import NodeId
+    from .stats import Stats
+
+
+class Peers:
+    """The other members, as a lookup sees them."""
+
+    def __init__(self, links: Links, membership: Membership, stats: Stats) -> None:
+        self._links = links
+        self._membership = membership
+        self._stats = stats
+
+    def others(self) -> Sequence[NodeId]:
+        """The members with an open connection, the healthy first."""
+        return self._links.nodes()
+
+    def is_healthy(self, node: NodeId) -> bool:
+        """Whether it is worth waiting for."""
+        return self._links.is_healthy(node)
+
+    def name(self, node: NodeId) -> str:
+        """The name it gave itself."""
+        member = self._membership.get(node)
+        return member.name if member is not None else node
+
+    async def get(self, node: NodeId, key: bytes, timeout_s: float) -> Payload | None:
+        """The checked payload of `key`."""
+        link = self._links.link(node)
+        answered = await link.ask(messages.Get(key), timeout_s) if link is not None else None
+        if answered is None or not isinstance(answered.answer, messages.Found):
+            return None
+        assert link is not None
+        return self._checked(link, answered.blob, key)
+
+    async def get_many(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> dict[bytes, Payload]:
+        """Those of `keys` that the node has."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        found: dict[bytes, Payload] = {}
+        wanted = list(keys)
+        link = self._links.link(node)
+        while wanted and link is not None:
+            batch, wanted = wanted[: messages.KEYS_MAX], wanted[messages.KEYS_MAX :]
+            answered = await link.ask(messages.BatchGet(batch), deadline - loop.time())
+            if answered is None or not isinstance(answered.answer, messages.Batch):
+                return found
+            sizes, blob, at = answered.answer.sizes, answered.blob, 0
+            if len(sizes) != len(batch) or sum(size for size in sizes if size > 0) != len(blob):
+                self._links.offended(link, RemoteProtocolError("batch whose sizes are not those of its payloads"))
+                return found
+            again = [key for key, size in zip(batch, sizes, strict=True) if size == messages.DID_NOT_FIT]
+            for key, size in zip(batch, sizes, strict=True):
+                if size > 0:  # copied: one payload kept must not keep the whole batch in memory
+                    checked = self._checked(link, bytes(blob[at : at + size]), key)
+                    if checked is None:
+                        return found
+                    found[key] = checked
+                    at += size
+            if len(again) == len(batch):
+                return found  # it never fits
+            wanted = again + wanted
+        return found
+
+    async def has(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> set[bytes]:
+        """Which of `keys` the node has."""
+        held: set[bytes] = set()
+        link = self._links.link(node)
+        for at in range(0, len(keys), messages.KEYS_MAX):
+            batch = list(keys[at : at + messages.KEYS_MAX])
+            answered = await link.ask(messages.Has(batch), timeout_s) if link is not None else None
+            if answered is None or not isinstance(answered.answer, messages.Held):
+                break
+            held.update(key for key, flag in zip(batch, answered.answer.flags, strict=False) if flag)
+        return held
+
+    async def put(self, node: NodeId, given: Payload, age_s: float, timeout_s: float) -> bool:
+        """Store a payload there; whether the node kept it."""
+        link = self._links.link(node)
+        request = messages.Put(round(age_s * 1000))
+        answered = await link.ask(request, timeout_s, (given.data,), given.nbytes) if link is not None else None
+        if answered is None or not isinstance(answered.answer, messages.Done) or not answered.answer.count:
+            return False
+        self._stats.bytes_out += given.nbytes
+        return True
+
+    async def forget(self, node: NodeId, names: Sequence[bytes], timeout_s: float) -> int | None:
+        """Drop keys and images there."""
+        link = self._links.link(node)
+        answered = await link.ask(messages.Forget(list(names)), timeout_s) if link is not None else None
+        if answered is None or not isinstance(answered.answer, messages.Done):
+            return None
+        return answered.answer.count
+
+    def _checked(self, link: Link, blob: Buffer, key: bytes) -> Payload | None:
+        try:
+            checked = payload.parse(blob, key)
+        except CorruptPayload as error:
+            self._stats.rejected_payloads += 1
+            self._links.offended(link, error)
+            return None
+        self._stats.bytes_in += checked.nbytes
+        return checked
