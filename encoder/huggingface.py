@@ -33,10 +33,9 @@ _TOWERS = {
 }
 
 # All that a tower needs. Weights in other formats (.bin, .pt) are pickles, which run code when they are read: they are
-# neither downloaded nor opened.
+# neither downloaded nor opened. Nor is a model's own Python (trust_remote_code), about which transformers would ask on
+# standard input, where the frames come from.
 _FILES = ["*.json", "*.safetensors"]
-
-RETRY_HUB_AFTER_S = 30.0
 
 
 def load(source: str) -> TorchEncoder:
@@ -52,12 +51,14 @@ def load(source: str) -> TorchEncoder:
         raise InvalidValue(f"{directory} has {pickles}, expected safetensors (pickles are never read)")
     try:
         tower = _tower(directory)
-        processor = transformers.AutoImageProcessor.from_pretrained(directory)  # type: ignore[no-untyped-call]
+        processor = transformers.AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            directory, trust_remote_code=False
+        )
         preprocessing = preprocessing_of(processor.to_dict())
         blank = torch.zeros(1, 3, preprocessing.height, preprocessing.width)
         with torch.inference_mode():
             _, tokens, dim = tower(blank).shape
-    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, SafetensorError) as error:
         raise InvalidValue(str(error)) from error
     files = [
         (path.name, _sha256(path)) for path in sorted([*directory.glob("*.safetensors"), directory / "config.json"])
@@ -119,8 +120,7 @@ def _found(source: str) -> tuple[Path, str]:
         raise InvalidValue("no such directory, and no such model on the hub") from error
     except (HfHubHTTPError, OSError) as error:
         raise EncoderUnavailable(
-            f"no such directory, not in the cache, and the hub cannot be reached: {error}",
-            RETRY_HUB_AFTER_S,
+            f"no such directory, not in the cache, and the hub cannot be reached: {error}"
         ) from error
     return directory, directory.name
 
@@ -128,7 +128,7 @@ def _found(source: str) -> tuple[Path, str]:
 def _tower(directory: Path) -> _LastHiddenState:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    model_type = transformers.AutoConfig.from_pretrained(directory).model_type
+    model_type = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False).model_type
     if model_type not in _TOWERS:
         raise InvalidValue(f"a model of type {model_type!a}, expected one of {', '.join(_TOWERS)}")
     options = {"add_pooling_layer": False} if model_type == "vit" else {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Protocol
 
@@ -36,15 +37,23 @@ def load(text: str) -> Encoder:
     spec = Spec.parse(text)
     match spec.kind:
         case Kind.TINY:
-            from . import tiny
-
+            with _needing("encoder"):
+                from . import tiny
             return tiny.load()
         case Kind.HUGGINGFACE:
-            from . import huggingface
-
+            with _needing("hf"):
+                from . import huggingface
             return huggingface.load(spec.source)
         case Kind.MODULE:
             return _made_by(spec.source)
+
+
+@contextmanager
+def _needing(extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InvalidValue(f"{error.name} is not installed: pip install 'edgecache[{extra}]'") from error
 
 
 def _made_by(source: str) -> Encoder:

@@ -179,8 +179,25 @@ def test_a_bomb_is_refused_by_its_header(width: int, height: int) -> None:
         decoded(png_claiming(width, height))
 
 
-def test_a_jpeg_may_come_smaller_but_never_too_small() -> None:
-    large = saved(Image.new("RGB", (1024, 512), RED), "JPEG")
-    assert decoded(large).size == (1024, 512)
-    assert decoded(large, side_min=32).size == (128, 64)
-    assert decoded(large, side_min=300).size == (1024, 512)
+@pytest.mark.parametrize(
+    ("size", "side_min", "expected"),
+    [
+        ((1024, 768), None, (1024, 768)),
+        ((1024, 768), 32, (128, 96)),
+        ((1024, 768), 33, (256, 192)),
+        ((1024, 768), 300, (1024, 768)),
+        ((1020, 768), 32, (255, 192)),  # no eighth of 1020
+        ((1023, 767), 32, (1023, 767)),
+    ],
+)
+def test_a_jpeg_may_come_smaller_but_never_too_small(
+    size: tuple[int, int], side_min: int | None, expected: tuple[int, int]
+) -> None:
+    assert decoded(saved(Image.new("RGB", size, RED), "JPEG"), side_min).size == expected
+
+
+def test_a_jpeg_that_comes_smaller_shows_the_same() -> None:
+    smooth = Image.fromarray(noise(6, 8)).resize((1600, 1200), Image.Resampling.BICUBIC)
+    file = saved(smooth, "JPEG", quality=95)
+    whole, small = (np.asarray(decoded(file, side).resize((40, 30))).astype(int) for side in (None, 32))
+    assert abs(whole - small).max() <= 3
