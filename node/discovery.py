@@ -97,7 +97,7 @@ class Sighting:
     boot: str
     name: str
     address: tuple[str, int]
-    """Host and port for peers."""
+    """Host and port for peers. A loopback address means this machine only, and must not be passed on to others."""
 
 
 class Discovery(Protocol):
@@ -265,13 +265,14 @@ class MdnsDiscovery:
                 # A flood sits in the cache and would fill each round before the living get a turn.
                 forget = sightings.new_round()
                 for presence in self._presences.values():
-                    presence.ask_again(forget)
+                    await presence.ask_again(forget)
 
     async def _follow_interfaces(self, me: Announcement, hear: Callable[[Claim | Ignored], None]) -> None:
         wanted = announced(self._listen_host, self._present())
         for where in [where for where in self._presences if where not in wanted]:
             _log.info("%s on %s is gone: no longer announced there", where.address, where.interface)
-            await self._presences.pop(where).close()
+            await self._presences[where].close()
+            del self._presences[where]
         self._failing = {where: failure for where, failure in self._failing.items() if where in wanted}
         now = asyncio.get_running_loop().time()
         for where in wanted:
@@ -399,7 +400,7 @@ class _Presence:
             self._announcing = asyncio.ensure_future(await registration)
         self._browse(self._mdns.zeroconf)
 
-    def ask_again(self, forget: bool) -> None:
+    async def ask_again(self, forget: bool) -> None:
         """Announce once more and start a new browser; with `forget`, as if nothing had been heard so far."""
         assert self._mdns is not None
         assert self._browser is not None
@@ -410,7 +411,7 @@ class _Presence:
             )
         if self._service is not None:
             mdns.async_send(mdns.generate_service_broadcast(self._service, None))
-        self._browser._async_cancel()
+        await self._browser.async_cancel()
         self._browse(mdns)
 
     async def close(self) -> None:
@@ -422,10 +423,10 @@ class _Presence:
         if self._browser is not None:
             await self._browser.async_cancel()
             self._browser = None
-        if (mdns := self._mdns) is not None:
-            self._mdns = None
+        if self._mdns is not None:
             with contextlib.suppress(*_REFUSALS):
-                await mdns.async_close()
+                await self._mdns.async_close()
+            self._mdns = None
 
     def _browse(self, mdns: Zeroconf) -> None:
         # Answers to a unicast question go to port 5353 of this address, where one of all nodes here gets them.
