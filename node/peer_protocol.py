@@ -39,12 +39,19 @@ class PeerProtocol(asyncio.BufferedProtocol):
         self._may_read = True
         self._is_dispatching = False
         self._end = ""
+        self._refusal = ""
+        self.was_offended = False
+        """Whether it ended because the other side broke the rules."""
+
+    def refuse_on_connect(self, reason: str) -> None:
+        """Say no as soon as there is somebody to say it to."""
+        self._refusal = reason
 
     @property
     def remote_host(self) -> str:
         """The address of the other side."""
-        assert self._transport is not None
-        return str(self._transport.get_extra_info("peername")[0])
+        peername = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(peername[0]) if peername else "?"
 
     @property
     def is_open(self) -> bool:
@@ -86,6 +93,8 @@ class PeerProtocol(asyncio.BufferedProtocol):
         """The socket is connected; our Hello goes out."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self._transport.set_write_buffer_limits(high=WRITE_BYTES)
+        if self._refusal:
+            self.close(self._refusal)
         self.flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -97,7 +106,7 @@ class PeerProtocol(asyncio.BufferedProtocol):
         try:
             self._dispatch(self.connection.received(self._loop.time(), nbytes))
         except RemoteProtocolError as error:
-            self.close(str(error))
+            self._offended(error)
 
     def eof_received(self) -> bool:
         """The other side has ended it."""
@@ -144,4 +153,8 @@ class PeerProtocol(asyncio.BufferedProtocol):
         try:
             self._dispatch(self.connection.tick(self._loop.time()))
         except RemoteProtocolError as error:
-            self.close(str(error))
+            self._offended(error)
+
+    def _offended(self, error: RemoteProtocolError) -> None:
+        self.was_offended = True
+        self.close(str(error))

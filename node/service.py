@@ -1,0 +1,415 @@
+"""The shell: owns a node's sockets, tasks and timers; decides nothing.
+
+It is given its network, discovery and encoder: a real process gives TCP, mDNS and torch, a simulation an in-memory
+network on virtual time. The clock is the running loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..protocol import messages
+from ..protocol.connection import Asked, Event, Opened
+from ..protocol.errors import EncoderUnavailable
+from ..protocol.keys import EncoderIdentity
+from .address_book import AddressBook, RememberedPeer
+from .discovery import Announcement, Discovery, Sighting
+from .eviction.lru import LRU
+from .gossip import Gossip
+from .handover import hand_over
+from .links import Address, Links, Network, Server
+from .lookup import Encoder, Lookup
+from .membership import TICK_S, Membership, State
+from .peer_protocol import PeerProtocol
+from .peers import Peers
+from .responder import Responder
+from .ring import Ring
+from .stats import Stats
+from .store.memory import MemoryStore
+from .versions import Versions
+
+if TYPE_CHECKING:
+    from .identity import Identity
+
+INBOUND_MAX = 512  # connections that peers dialled; one each, and room for those that are about to be closed
+INBOUND_IDLE_S = 30.0  # a member pings each second
+HANDOVER_TIMEOUT_S = 10.0
+GOODBYE_TIMEOUT_S = 1.0
+TELL_TIMEOUT_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class _Described(Protocol):
+    @property
+    def identity(self) -> EncoderIdentity: ...
+
+
+class LocalEncoder(Encoder, Protocol):
+    """What a node encodes with: `edgecache.encoder.worker.EncoderWorker` is one, a simulation gives another."""
+
+    @property
+    def known(self) -> _Described | None:
+        """What it is, as far as that is known without loading it."""
+
+    async def start(self) -> None:
+        """Begin to load; returns at once."""
+
+    async def described(self) -> _Described:
+        """What it is; EncoderUnavailable if that cannot be told."""
+
+    async def close(self) -> None:
+        """End it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a node is told once."""
+
+    name: str
+    cluster: str
+    copies: int
+    memory_bytes: int
+    peer_listen: Address
+    http: Address
+    """Where its HTTP face listens; port 0: nowhere that others reach."""
+    seeds: tuple[Address, ...] = ()
+
+
+class Node:
+    """One member of the cluster, from `start` to `leave`. What its HTTP face sees is `face.NodeFace`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        *,
+        network: Network,
+        discovery: Discovery | None,
+        encoder: LocalEncoder | None,
+        address_book: AddressBook,
+        seed: str,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.name = settings.name
+        self.id = identity.id
+        self.boot = identity.boot
+        self.stats = Stats()
+        self.store = MemoryStore(settings.memory_bytes, LRU())
+        self.versions = Versions()
+        self.membership = Membership(self.id, loop.time())
+        self.twin: asyncio.Future[messages.Hello] = loop.create_future()
+        """Resolves when another live node turns out to have this node's id, and this one is the newer."""
+        self._settings = settings
+        self._network = network
+        self._discovery = discovery
+        self._encoder = encoder
+        self._address_book = address_book
+        self._gossip = Gossip(self.membership, self.versions)
+        self._links = Links(
+            hello=self._hello,
+            network=network,
+            membership=self.membership,
+            gossip=self._gossip,
+            stats=self.stats,
+            rng=random.Random(f"{seed}:{self.id}:links"),
+            heard_state=self._heard_state,
+            on_change=self._members_changed,
+            on_twin=self._met_twin,
+        )
+        self._peers = Peers(self._links, self.membership, self.stats)
+        self._ring = self._make_ring()
+        self.lookup = Lookup(
+            node=self.id,
+            name=self.name,
+            store=self.store,
+            ring=lambda: self._ring,
+            peers=self._peers,
+            encoder=encoder,
+            versions=self.versions,
+            now=loop.time,
+            stats=self.stats,
+        )
+        self._responder = Responder(
+            store=self.store,
+            lookup=self.lookup,
+            membership=self.membership,
+            gossip=self._gossip,
+            versions=self.versions,
+            stats=self.stats,
+            now=loop.time,
+            heard_state=self._heard_state,
+        )
+        self._server: Server | None = None
+        self._inbound: set[PeerProtocol] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_leaving = False
+        if encoder is not None and encoder.known is not None:
+            self.versions.use(encoder.known.identity)
+
+    # -- start --------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen, look for the others, and begin to load the encoder. OSError when the peer port cannot be had."""
+        self._server = await self._network.listen(self._answering_protocol, self._settings.peer_listen)
+        for seed in self._settings.seeds:
+            self._links.sighted(Sighting("", "", "", seed), is_seed=True)
+        for known in self._address_book.peers():
+            self._links.sighted(Sighting(known.id, "", known.name, known.address))
+        if self._discovery is not None:
+            me = Announcement(
+                id=self.id,
+                boot=self.boot,
+                name=self.name,
+                cluster=self._settings.cluster,
+                protocol_version=messages.PROTOCOL_VERSION,
+                peer_port=self.peer_address[1],
+                http_port=self._settings.http[1],
+            )
+            await self._discovery.start(me, self._links.sighted)
+        if self._encoder is not None:
+            await self._encoder.start()
+            self._tasks.append(asyncio.ensure_future(self._learn_own_encoder(self._encoder)))
+        self._tasks.append(asyncio.ensure_future(self._keep_time()))
+
+    async def _learn_own_encoder(self, encoder: LocalEncoder) -> None:
+        try:
+            self.versions.use((await encoder.described()).identity)
+        except EncoderUnavailable as error:
+            _log.error("no features can be made on this node: %s", error)
+
+    async def _keep_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = loop.time()
+            for member in self.membership.tick(now):
+                _log.info("member %r at %s:%d is %s", member.name, *member.peer, member.state)
+                self._members_changed()
+            for protocol in [p for p in self._inbound if now - p.connection.heard_at > INBOUND_IDLE_S]:
+                protocol.close("silent for too long")
+            await self._address_book.save()
+
+    @property
+    def peer_address(self) -> Address:
+        """Where this node listens for peers."""
+        assert self._server is not None
+        return self._server.address
+
+    # -- what comes from peers ----------------------------------------------------------------------------------
+
+    def _hello(self) -> messages.Hello:
+        peer_host, peer_port = self.peer_address
+        http_host, http_port = self._settings.http
+        return messages.Hello(
+            protocol=messages.PROTOCOL_VERSION,
+            cluster=self._settings.cluster,
+            id=self.id,
+            boot=self.boot,
+            name=self.name,
+            peer_host=_told(peer_host),
+            peer_port=peer_port,
+            http_host=_told(http_host),
+            http_port=http_port,
+            capacity_bytes=self.store.capacity_bytes,
+        )
+
+    def _answering_protocol(self) -> PeerProtocol:
+        protocol = PeerProtocol(self._hello(), is_dialer=False, on_event=self._on_event, on_lost=self._on_lost)
+        self._inbound.add(protocol)
+        if len(self._inbound) > INBOUND_MAX:
+            protocol.refuse_on_connect(f"more than {INBOUND_MAX} connections")
+        return protocol
+
+    def _on_event(self, protocol: PeerProtocol, event: Event) -> None:
+        peer = protocol.connection.peer
+        assert peer is not None
+        if isinstance(event, Opened):
+            self._greeted(protocol, peer)
+        elif isinstance(event, Asked):
+            answer = self._responder.answer(peer, event.request, event.blob)
+            protocol.connection.answer(event.stream, answer.message, answer.blob, answer.blob_bytes)
+            if isinstance(event.request, messages.Leave):
+                self._members_changed()
+
+    def _greeted(self, protocol: PeerProtocol, hello: messages.Hello) -> None:
+        """Somebody dialled this node: it is worth a call back, unless it is this node itself or a clone of it."""
+        if hello.id == self.id:
+            if hello.boot != self.boot:
+                self._met_twin(hello)
+            protocol.close("this node has the same id")
+        elif 0 < hello.peer_port < 65536:
+            address = (hello.peer_host or protocol.remote_host, hello.peer_port)
+            self._links.sighted(Sighting(hello.id, hello.boot, hello.name, address))
+
+    def _on_lost(self, protocol: PeerProtocol, reason: str) -> None:
+        self._inbound.discard(protocol)
+        if protocol.was_offended:
+            opened = protocol.connection.peer is not None
+            if opened:
+                self.stats.protocol_errors += 1
+            else:
+                self.stats.refused_handshakes += 1
+            _log.warning("closed a connection from %s: %s", protocol.remote_host, reason)
+
+    def _met_twin(self, hello: messages.Hello) -> None:
+        _log.error("node %r has this node's id %s: a cloned disk image?", hello.name, self.id)
+        if self.boot > hello.boot and not self.twin.done():
+            self.twin.set_result(hello)
+
+    def _heard_state(self, state: messages.State) -> None:
+        to_call, outdated = self._gossip.merge(state)
+        for sighting in to_call:
+            self._links.sighted(sighting)
+        self._drop_outdated(outdated)
+
+    # -- members and versions -----------------------------------------------------------------------------------
+
+    def _make_ring(self) -> Ring:
+        capacities = {member.id: member.capacity_bytes for member in self.membership.in_ring()}
+        return Ring({**capacities, self.id: self.store.capacity_bytes}, self._settings.copies)
+
+    def _members_changed(self) -> None:
+        for member in self.membership.all():
+            if member.state is State.ALIVE:
+                self._address_book.remember(RememberedPeer(member.id, member.name, member.peer, member.boot))
+        ring = self._make_ring()
+        if ring.virtual_nodes != self._ring.virtual_nodes:
+            _log.info("the ring has %d members", len(ring.nodes))
+            self._ring = ring
+
+    async def own_encoder(self) -> EncoderIdentity | None:
+        """The identity of this node's encoder; waits while a model that must be read loads. EncoderUnavailable."""
+        return (await self._encoder.described()).identity if self._encoder is not None else None
+
+    async def invalidate(self, name: str, version: str) -> int:
+        """Make `version` of encoder `name` current on every member; how many entries went on this node."""
+        self.versions.make_current(name, version)
+        gone = self._drop_outdated([name])
+        await self._links.tell_all(messages.State([], [], self._gossip.current()), TELL_TIMEOUT_S)
+        return gone
+
+    def _drop_outdated(self, names: Iterable[str]) -> int:
+        changed = set(names)
+        if not changed:
+            return 0
+        return sum(
+            self.store.remove(payload.key.packed)
+            for payload in self.store
+            if payload.key.encoder.name in changed and not self.versions.is_current(payload.key.encoder)
+        )
+
+    # -- what the HTTP face shows -------------------------------------------------------------------------------
+
+    def is_serving(self) -> tuple[bool, Mapping[str, str]]:
+        """Whether this node should be sent requests, and the state of its parts."""
+        encoder = "none" if self._encoder is None else "known" if self.versions.own is not None else "loading"
+        alive = sum(member.state is State.ALIVE for member in self.membership.all())
+        return not self._is_leaving, {
+            "node": "leaving" if self._is_leaving else "serving",
+            "encoder": encoder,
+            "members": str(alive + 1),
+        }
+
+    def cluster(self) -> dict[str, Any]:
+        """This node, the members as it sees them (itself too), and the ring."""
+        me = self._described(
+            self.id, self.name, self._settings.http, self.peer_address, "alive", self.store.capacity_bytes,
+            self.store.used_bytes, self.boot,
+        )  # fmt: skip
+        others = [
+            self._described(
+                m.id, m.name, m.http, m.peer, str(m.state), m.capacity_bytes, m.used_bytes, m.boot
+            )
+            for m in self.membership.all()
+        ]  # fmt: skip
+        own = self.versions.own
+        return {
+            "node": {**me, "cluster": self._settings.cluster, "protocol": messages.PROTOCOL_VERSION,
+                     "encoder": str(own) if own is not None else None},
+            "members": [me, *others],
+            "ring": {"copies": self._ring.copies, "virtual_nodes": self._ring.virtual_nodes},
+            "encoders": [str(known) for known in self.versions.known()],
+        }  # fmt: skip
+
+    def _described(
+        self, node: str, name: str, http: Address, peer: Address, state: str, capacity: int, used: int, boot: str
+    ) -> dict[str, Any]:
+        return {
+            "id": node,
+            "name": name,
+            "http": f"http://{http[0]}:{http[1]}" if http[1] else "",
+            "peer": f"{peer[0]}:{peer[1]}",
+            "state": state,
+            "capacity_bytes": capacity,
+            "used_bytes": used,
+            "boot": boot,
+        }
+
+    def counters(self) -> dict[str, Any]:
+        """What this node has counted, and what it holds."""
+        stats = self.stats
+        return {
+            "requests": stats.requests,
+            "hits": {str(source): count for source, count in stats.hits.items()},
+            "misses": stats.misses,
+            "encodes": stats.encodes,
+            "encode_failures": stats.encode_failures,
+            "coalesced": stats.coalesced,
+            "puts": stats.puts,
+            "evictions": self.store.evictions,
+            "bytes_in": stats.bytes_in,
+            "bytes_out": stats.bytes_out,
+            "rejected_payloads": stats.rejected_payloads,
+            "protocol_errors": stats.protocol_errors,
+            "refused_handshakes": stats.refused_handshakes,
+            "peer_connections": len(self._inbound) + len(self._links.nodes()),
+            "items": len(self.store),
+            "used_bytes": self.store.used_bytes,
+            "capacity_bytes": self.store.capacity_bytes,
+        }
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """Go gracefully: hand over what would be lost, say goodbye, and stop."""
+        self._is_leaving = True
+        if self._discovery is not None:
+            await self._discovery.stop()
+        loop = asyncio.get_running_loop()
+        others = {m.id: m.capacity_bytes for m in self.membership.in_ring() if self._links.link(m.id) is not None}
+        if others:
+            ring = Ring(others, self._settings.copies)
+            handed = await hand_over(self.store, ring, self._peers, loop.time() + HANDOVER_TIMEOUT_S, loop.time)
+            _log.info("handed %d features over", handed)
+            await self._links.tell_all(messages.Leave(), GOODBYE_TIMEOUT_S)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End everything at once, as far as the others can tell without a word."""
+        self._is_leaving = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._discovery is not None:
+            await self._discovery.stop()
+        if self._server is not None:
+            self._server.close()
+        await self._links.close()
+        for protocol in tuple(self._inbound):
+            protocol.close()
+        if self._encoder is not None:
+            await self._encoder.close()
+        with contextlib.suppress(OSError):
+            await self._address_book.save()
+
+
+def _told(host: str) -> str:
+    """A host as others are told it: "" for every interface, since they know best through which they came."""
+    return "" if host in ("0.0.0.0", "::", "") else host

@@ -1,0 +1,157 @@
+"""Several real nodes in one process, on an in-memory network: `async with Cluster(3) as cluster`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..node.address_book import AddressBook
+from ..node.identity import Identity
+from ..node.service import Node, Settings
+from ..protocol.errors import UndecodableImage
+from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
+from .network import InMemoryDiscovery, InMemoryNetwork, Lan
+
+PEER_PORT = 7441
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a modelled encoder says of itself."""
+
+    identity: EncoderIdentity
+
+
+class ModelledEncoder:
+    """Takes its time, and makes features that depend on the image alone (`service.LocalEncoder`)."""
+
+    def __init__(self, encode_s: float = 0.06, tokens: int = 4, dim: int = 8, version: str = "1") -> None:
+        fingerprint = sha256(f"modelled {tokens}x{dim}".encode()).digest()
+        self.known = Description(EncoderIdentity("modelled", version, fingerprint))
+        self.encoded: list[bytes] = []
+        self._encode_s = encode_s
+        self._shape = (tokens, dim)
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def described(self) -> Description:
+        """Known at once."""
+        return self.known
+
+    async def encode(self, image: bytes) -> NDArray[np.float32]:
+        """Features (tokens, dim) drawn from the image's digest; UndecodableImage for an empty one."""
+        if not image:
+            raise UndecodableImage("an empty image")
+        await asyncio.sleep(self._encode_s)
+        self.encoded.append(image)
+        generator = np.random.default_rng(int.from_bytes(digest_of(image)[:8], "little"))
+        return generator.standard_normal(self._shape, dtype=np.float32)
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+
+class Cluster:
+    """`nodes` of a cluster that have met, each on its own host `n0`, `n1`, …"""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int = 0,
+        copies: int = 2,
+        memory_bytes: int = 64 * 1024 * 1024,
+        encoder: Callable[[int], ModelledEncoder | None] = lambda index: ModelledEncoder(),
+    ) -> None:
+        self.network = InMemoryNetwork()
+        self.nodes: list[Node] = []
+        self.encoders: list[ModelledEncoder | None] = []
+        self._size = size
+        self._seed = seed
+        self._copies = copies
+        self._memory_bytes = memory_bytes
+        self._encoder = encoder
+        self._lan = Lan()
+        self._rng = random.Random(f"{seed}:cluster")
+        self._boots = 0
+
+    async def __aenter__(self) -> Cluster:
+        for _ in range(self._size):
+            await self.join()
+        await self.until(self.has_met)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            await node.stop()
+            node.store.check()
+
+    async def join(self) -> Node:
+        """A further node, not waited for until it has met the others."""
+        index = len(self.nodes)
+        self.encoders.append(self._encoder(index))
+        self.nodes.append(await self._start(index, f"{self._rng.getrandbits(128):032x}"))
+        return self.nodes[-1]
+
+    async def restart(self, index: int) -> Node:
+        """The node that crashed, with its id and an empty memory."""
+        self.nodes[index] = await self._start(index, self.nodes[index].id)
+        return self.nodes[index]
+
+    async def crash(self, index: int) -> None:
+        """kill -9."""
+        self._lan.leave(f"n{index}")
+        self.network.crash(f"n{index}")
+        await self.nodes[index].stop()
+
+    async def _start(self, index: int, node_id: str) -> Node:
+        self._boots += 1
+        node = Node(
+            Settings(
+                name=f"n{index}",
+                cluster="simulated",
+                copies=self._copies,
+                memory_bytes=self._memory_bytes,
+                peer_listen=(f"n{index}", PEER_PORT),
+                http=(f"n{index}", 7440),
+            ),
+            Identity(node_id, f"{self._boots:032x}", None, 0),
+            network=self.network.host(f"n{index}"),
+            discovery=InMemoryDiscovery(self._lan, f"n{index}"),
+            encoder=self.encoders[index],
+            address_book=AddressBook(None),
+            seed=str(self._seed),
+        )
+        await node.start()
+        return node
+
+    def has_met(self) -> bool:
+        """Whether every node hears every other."""
+        return all(
+            node.membership.is_alive(other.id) for node in self.nodes for other in self.nodes if other is not node
+        )
+
+    def key(self, image: bytes) -> FeatureKey:
+        """The key of an image's features by the modelled encoder."""
+        own = next(encoder for encoder in self.encoders if encoder is not None)
+        return FeatureKey(digest_of(image), own.known.identity)
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> float:
+        """Let time pass until `condition` holds; how many seconds that took. TimeoutError."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while not condition():
+            if loop.time() - started > timeout_s:
+                raise TimeoutError(f"not within {timeout_s} s (seed {self._seed})")
+            await asyncio.sleep(0.01)
+        return loop.time() - started
