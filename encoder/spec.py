@@ -41,13 +41,12 @@ class Spec:
         """Read `edgecache/tiny`, `hf:ID-or-directory` or `module:python.path:factory`, or raise InvalidValue."""
         if text == TINY:
             return cls(Kind.TINY)
-        before, colon, source = text.partition(":")
-        if not text.isprintable():
-            source = ""
-        if colon and before == Kind.HUGGINGFACE and source:
-            return cls(Kind.HUGGINGFACE, source)
-        if colon and before == Kind.MODULE and all(source.partition(":")):
-            return cls(Kind.MODULE, source)
+        kind, _, source = text.partition(":")
+        if source and text.isprintable():
+            if kind == Kind.HUGGINGFACE:
+                return cls(Kind.HUGGINGFACE, source)
+            if kind == Kind.MODULE and all(source.partition(":")):
+                return cls(Kind.MODULE, source)
         raise InvalidValue(f"encoder {text!a}: expected {TINY}, hf:ID-or-directory or module:python.path:factory")
 
 
