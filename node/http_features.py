@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-import numpy as np
 from aiohttp import hdrs, web
 
-from ..protocol import payload as payloads
-from ..protocol.errors import CorruptPayload, EncoderUnavailable, InvalidValue
+from ..protocol.errors import EncoderUnavailable, InvalidValue
 from ..protocol.keys import FeatureKey, digest_of, format_digest, parse_digest
+from .aside import aside
 from .http_answers import (
     BatchForm,
     Form,
@@ -44,12 +43,11 @@ from .http_bodies import (
 )
 from .http_problems import Problem
 from .http_query import Ask
-from .http_tensors import NPY_MAGIC, NotATensor, is_safetensors, npy_array, safetensors_array
+from .http_uploads import uploaded
 from .versions import UnknownEncoder
 
 if TYPE_CHECKING:
     from ..protocol.keys import EncoderIdentity
-    from ..protocol.payload import Payload
     from .face import NodeFace
     from .lookup import Found
 
@@ -64,11 +62,6 @@ _OTHER_IMAGES = {
     (4, b"ftypavif"): "AVIF", (4, b"ftypheic"): "HEIC", (4, b"JXL "): "JPEG XL", (0, b"\xff\x0a"): "JPEG XL",
 }  # fmt: skip
 
-# Hashing, quantising or decoding this many bytes takes about a millisecond: more is done beside the event loop.
-INLINE_BYTES_MAX = 1024 * 1024
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 _Digests = Annotated[list[str], msgspec.Meta(min_length=1, max_length=DIGESTS_MAX)]
 
 
@@ -153,7 +146,7 @@ class FeaturesApi:
                 if image.startswith(magic, start):
                     raise Problem(415, f"the image looks like {name}, expected {', '.join(sorted(IMAGE_TYPES))}")
             started = time.perf_counter()
-            key = FeatureKey(await _aside(len(image), digest_of, image), await self._identity(ask))
+            key = FeatureKey(await aside(len(image), digest_of, image), await self._identity(ask))
             try:
                 found = await self._node.lookup.get(key, image, reach=ask.reach, min_fidelity=ask.min_fidelity)
             except InvalidValue as error:  # the caller's values have all been checked by now
@@ -193,7 +186,8 @@ class FeaturesApi:
         digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request)
         async with _deadline(ask), self._bodies.read(request) as body:
             started = time.perf_counter()
-            payload = await self._payload(content_type(request), body, digest, ask)
+            await self._own_encoder_or_none()  # or its name and version would be taken for a user's own
+            payload = await uploaded(content_type(request), body, digest, ask, self._node.versions)
             self._node.versions.learn(payload.key.encoder)
             stored = await self._node.lookup.put(payload)
         if stored.copies == 0:
@@ -260,60 +254,11 @@ class FeaturesApi:
             await self._node.own_encoder()
         return versions.resolve(ask.encoder, ask.version)
 
-    async def _payload(self, declared: str, body: bytes, digest: bytes, ask: Ask) -> Payload:
-        """The tensor or payload in the body, under its key; whatever is wrong with it is a 422."""
-        kind = _kind(declared, body)
-        await self._own_encoder_or_none()  # or its name and version would be taken for a user's own
-        try:
-            if kind == Form.PAYLOAD:
-                return self._same_encoder(await _aside(len(body), payloads.parse, body), digest, ask)
-            identity = self._node.versions.resolve(ask.encoder, ask.version, declare=True)
-        except CorruptPayload as error:
-            raise Problem(422, str(error)) from None
-        key, least = FeatureKey(digest, identity), max(ask.min_fidelity, payloads.FIDELITY_USUAL)
-
-        def encoded() -> Payload:
-            array = npy_array(body) if kind == Form.NPY else safetensors_array(body)
-            return payloads.encode(np.asarray(array), key, min_fidelity=least)
-
-        try:
-            return await _aside(len(body), encoded)
-        except (NotATensor, InvalidValue) as error:
-            raise Problem(422, str(error)) from None
-
-    def _same_encoder(self, payload: Payload, digest: bytes, ask: Ask) -> Payload:
-        """`payload` if it is of this image and of the encoder that is meant, or of one that nobody here knows yet."""
-        if payload.key.digest != digest:
-            raise Problem(422, "payload: its header says another image's digest")
-        encoder, versions = payload.key.encoder, self._node.versions
-        if (ask.encoder or encoder.name, ask.version or encoder.version) != (encoder.name, encoder.version):
-            raise Problem(422, f"payload: its header says {encoder}")
-        known = versions.resolve(encoder.name, encoder.version, declare=True)
-        if known != encoder and known in versions.known():
-            raise Problem(422, f"payload: its {encoder} has other weights, preprocessing or shape than the one here")
-        return payload
-
     async def _own_encoder_or_none(self) -> EncoderIdentity | None:
         try:
             return await self._node.own_encoder()
         except EncoderUnavailable:
             return None
-
-
-def _kind(declared: str, body: bytes) -> Form:
-    """What a tensor's body is: as declared, or by how it starts where nothing is declared."""
-    if declared in UNSPECIFIC_TYPES:
-        if body.startswith(NPY_MAGIC):
-            return Form.NPY
-        if body.startswith(payloads.MAGIC):
-            return Form.PAYLOAD
-        if is_safetensors(body):
-            return Form.SAFETENSORS
-        raise Problem(422, "the body is neither npy nor safetensors")
-    try:
-        return Form(declared)
-    except ValueError:
-        raise Problem(415, f"Content-Type {declared!a}: expected {', '.join(Form)}") from None
 
 
 @asynccontextmanager
@@ -334,7 +279,7 @@ async def _answer(request: web.Request, found: Found, form: str, started: float)
     if request.method == hdrs.METH_GET and is_unchanged(request, etag(found.payload, form)):
         headers["Server-Timing"] = f'lookup;desc="{found.source}";dur={looked_up_ms:.3f}'
         return web.Response(status=304, headers=headers)
-    parts = await _aside(found.payload.nbytes, answer_parts, found.payload, form)
+    parts = await aside(found.payload.nbytes, answer_parts, found.payload, form)
     headers["Server-Timing"] = (
         f'lookup;desc="{found.source}";dur={looked_up_ms:.3f}, decode;dur={_since_ms(started) - looked_up_ms:.3f}'
     )
@@ -344,13 +289,6 @@ async def _answer(request: web.Request, found: Found, form: str, started: float)
     for part in parts:
         await response.write(part)
     return response
-
-
-async def _aside(nbytes: int, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Do `work` on `nbytes` bytes: here when that is quick, on a thread when the event loop would notice."""
-    if nbytes <= INLINE_BYTES_MAX:
-        return work(*args, **kwargs)
-    return await asyncio.to_thread(work, *args, **kwargs)
 
 
 def _nobody_holds(key: FeatureKey) -> Problem:

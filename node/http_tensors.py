@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import safetensors
 from numpy.typing import NDArray
@@ -139,6 +140,21 @@ def safetensors_head(tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _SAFETENSORS_ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
+
+
+def safetensors_entries(data: bytes) -> tuple[dict[str, str], dict[str, memoryview]]:
+    """The metadata of a safetensors file and the bytes of each tensor, as views; NotATensor when they are not there."""
+    size = int.from_bytes(data[:8], "little")
+    try:
+        header = msgspec.json.decode(data[8 : 8 + size], type=dict[str, dict[str, Any]])
+        metadata = msgspec.convert(header.pop("__metadata__", {}), dict[str, str])
+        places = {name: msgspec.convert(entry.get("data_offsets"), tuple[int, int]) for name, entry in header.items()}
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NotATensor(f"safetensors: {error}") from None
+    values = memoryview(data)[8 + size :]
+    if not all(0 <= start <= end <= len(values) for start, end in places.values()):
+        raise NotATensor("safetensors: a tensor lies outside the file")
+    return metadata, {name: values[start:end] for name, (start, end) in places.items()}
 
 
 def _check_shape(kind: str, shape: tuple[int, ...], itemsize: int, nbytes: int) -> None:

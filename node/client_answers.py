@@ -1,0 +1,93 @@
+"""What a node's answers mean to a client: features that were checked, or the refusal that they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from ..protocol import payload as payloads
+from ..protocol.errors import CorruptPayload
+from ..protocol.features import Features, Source
+from .http_tensors import NotATensor, safetensors_entries
+
+if TYPE_CHECKING:
+    from .client_nodes import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Whose features are meant, and how near to the original they must be."""
+
+    encoder: str | None
+    version: str | None
+    min_fidelity: float | None
+
+    def query(self) -> dict[str, str]:
+        """The same as the query of a request."""
+        query = {"encoder": self.encoder, "version": self.version}
+        if self.min_fidelity is not None:
+            query["min_fidelity"] = f"{self.min_fidelity:.9f}"
+        return {name: value for name, value in query.items() if value is not None}
+
+    def allows(self, payload: payloads.Payload) -> bool:
+        """Whether `payload` is what was asked for."""
+        encoder = payload.key.encoder
+        return (
+            self.encoder in (None, encoder.name)
+            and self.version in (None, encoder.version)
+            and (self.min_fidelity is None or payload.fidelity >= self.min_fidelity)
+        )
+
+
+def features(answer: Answer, digest: bytes, ask: Ask) -> Features:
+    """The features in `answer`. CorruptPayload when they are damaged, or of another image or encoder; Refused."""
+    if answer.status != 200:
+        raise answer.refusal()
+    source, node = answer.headers.get("EdgeCache-Source", ""), unquote(answer.headers.get("EdgeCache-Node", ""))
+    return _checked(answer.body, digest, ask, source, node)
+
+
+def many_features(answer: Answer, digests: list[bytes], ask: Ask) -> dict[bytes, Features]:
+    """The features in the answer to a batch, by the digests that it has. CorruptPayload and Refused."""
+    if answer.status != 200:
+        raise answer.refusal()
+    try:
+        metadata, entries = safetensors_entries(answer.body)
+        origin = json.loads(metadata["origin"])
+        found = {}
+        for digest in digests:
+            if (data := entries.get(digest.hex())) is not None:
+                source, node = origin[digest.hex()]
+                found[digest] = _checked(bytes(data), digest, ask, str(source), str(node))
+        return found
+    except (NotATensor, KeyError, TypeError, ValueError) as error:
+        raise CorruptPayload(f"the batch cannot be read: {error}") from None
+
+
+def _checked(data: bytes, digest: bytes, ask: Ask, source: str, node: str) -> Features:
+    payload = payloads.parse(data)
+    if payload.key.digest != digest or not ask.allows(payload):
+        raise CorruptPayload(f"payload of {payload.key}: another one was asked for")
+    try:
+        origin = Source(source)
+    except ValueError:
+        raise CorruptPayload(f"source {source[:40]!a}: expected {', '.join(Source)}") from None
+    return Features(payload.array(), payload.key, payload.fidelity, payload.codec.label, origin, node)
+
+
+def is_there(answer: Answer) -> bool:
+    """Whether `answer` says that there was something; Refused."""
+    if answer.status == 404:
+        return False
+    if answer.status >= 300:
+        raise answer.refusal()
+    return True
+
+
+def told(answer: Answer) -> Any:
+    """The JSON of `answer`; Refused."""
+    if answer.status >= 300:
+        raise answer.refusal()
+    return answer.json()

@@ -1,0 +1,267 @@
+"""A client's way to the cluster: it finds a node, learns of the others from it, and asks the next when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from ..protocol.errors import CorruptPayload, EdgeCacheError, InvalidValue
+
+DEFAULT_URL = "http://127.0.0.1:7440"
+
+CONNECT_TIMEOUT_S = 1.0
+# A node gives its peers 2 s to answer: one that takes longer than this for a question hangs.
+QUESTION_TIMEOUT_S = 3.0
+# A node that hung is left alone for this long: nobody waits twice for it.
+DOWN_S = 10.0
+MDNS_TIMEOUT_S = 3.0
+# After a search in vain, the next call does not search again, nor wait, for this long.
+SEARCH_AGAIN_S = 30.0
+LEARN_AGAIN_S = 30.0
+NODES_MAX = 64
+CONNECTIONS_MAX = 32
+
+CLUSTER_BYTES_MAX = 4 * 1024 * 1024
+_HEALTH_BYTES_MAX = 4096
+# aiohttp sends larger ones in pieces only when they come as a file.
+_SEND_WHOLE_MAX = 512 * 1024
+
+_T = TypeVar("_T")
+
+
+class NoNodeAnswers(EdgeCacheError):
+    """No node could be reached, or none answered in time."""
+
+
+class Refused(EdgeCacheError):
+    """A node answered that it will not, or cannot: its problem's `status` and `detail`."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(f"{detail} ({status})")
+        self.status = status
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a node said: status, headers and the whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON; CorruptPayload when it is none, as from something that is no node."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise CorruptPayload("the answer is not JSON") from None
+
+    def refusal(self) -> Refused:
+        """This answer as the error that it tells."""
+        try:
+            detail = str(self.json()["detail"])
+        except (CorruptPayload, KeyError, TypeError):
+            detail = "no problem details"
+        return Refused(self.status, detail)
+
+
+class Nodes:
+    """The nodes that a client knows. The one that answered last is asked first."""
+
+    def __init__(self, url: str | None, timeout_s: float) -> None:
+        self._given = None if url is None else _checked(url)
+        self._timeout_s = timeout_s
+        self._known: list[str] = [] if self._given is None else [self._given]
+        self._down_until: dict[str, float] = {}
+        self._learn_at = 0.0
+        self._search_at = 0.0
+        self._is_lost = url is None
+        self._search = asyncio.Lock()
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The urls of the nodes that would be asked, in this order."""
+        return tuple(self._known)
+
+    async def close(self) -> None:
+        """Close all connections; a later request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Answer], _T],
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        bytes_max: int = CLUSTER_BYTES_MAX,
+        is_question: bool = True,
+    ) -> _T:
+        """What `read` makes of the first good answer.
+
+        The next node is asked when one is dead, hangs, is out of service, or answers what `read` finds CorruptPayload.
+        A question is one that needs no encoding. NoNodeAnswers when none is left or the time is over; Refused with the
+        last node's reason when they are all out of service.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_s
+        patience_s = QUESTION_TIMEOUT_S if is_question else max(QUESTION_TIMEOUT_S, self._timeout_s / 2)
+        refusal: Refused | None = None
+        failures: list[str] = []
+        if self._is_lost:
+            await self._find()
+        for url in self._candidates(loop.time()):
+            left_s = min(patience_s, deadline - loop.time())
+            if left_s <= 0:
+                break
+            target = URL(f"{url}{path}", encoded=True).update_query(query or {})
+            try:
+                answer = await self._send(method, target, headers or {}, body, left_s, bytes_max)
+                if answer.status in (429, 503):  # another node may have an encoder, or room
+                    refusal = answer.refusal()
+                    continue
+                made = read(answer)
+            except TimeoutError:
+                self._down_until[url] = loop.time() + DOWN_S
+                failures.append(f"{url} did not answer within {left_s:.1f} s")
+                continue
+            except (aiohttp.ClientError, OSError, CorruptPayload) as error:
+                failures.append(f"{url}: {error}")
+                continue
+            await self._answered(url)
+            return made
+        if refusal is not None:
+            raise refusal
+        self._is_lost = self._given is None  # then the next call looks for others
+        raise NoNodeAnswers("; ".join(failures) or "every known node hung a moment ago")
+
+    def _candidates(self, now: float) -> Iterator[str]:
+        return iter([url for url in self._known if self._down_until.get(url, now) <= now])
+
+    async def _send(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, timeout_s: float, bytes_max: int
+    ) -> Answer:
+        if self._session is None:
+            # What nodes send is not compressed, and proxies know nothing of a LAN: both would only be in the way.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+                auto_decompress=False,
+                headers={"Accept-Encoding": "identity"},
+            )
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s))
+        data = io.BytesIO(body) if body is not None and len(body) > _SEND_WHOLE_MAX else body
+        async with self._session.request(
+            method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False
+        ) as response:
+            received = bytearray()
+            async for chunk in response.content.iter_any():
+                received += chunk
+                if len(received) > bytes_max:
+                    raise CorruptPayload(f"an answer of more than {bytes_max} bytes")
+            return Answer(response.status, response.headers, bytes(received))
+
+    async def _answered(self, url: str) -> None:
+        """`url` lives: ask it first from now on, and now and then, whom else it knows."""
+        self._is_lost = False
+        if self._known[:1] != [url]:
+            self._known = [url, *(other for other in self._known if other != url)]
+        now = asyncio.get_running_loop().time()
+        if now < self._learn_at:
+            return
+        self._learn_at = now + LEARN_AGAIN_S
+        try:
+            answer = await self._send("GET", URL(f"{url}/v1/cluster"), {}, None, CONNECT_TIMEOUT_S, CLUSTER_BYTES_MAX)
+            others = _urls_of(answer.json(), url)
+        except (aiohttp.ClientError, OSError, CorruptPayload):
+            return
+        given = [] if self._given is None else [self._given]
+        self._known = list(dict.fromkeys([url, *others, *given]))[:NODES_MAX]
+
+    async def _find(self) -> None:
+        """Add the node on this machine to those that are known, or else the ones that mDNS brings."""
+        async with self._search:
+            if not self._is_lost:
+                return  # another call has found one meanwhile
+            found: list[str] = []
+            now = asyncio.get_running_loop().time()
+            if await self._is_node(DEFAULT_URL):
+                found = [DEFAULT_URL]
+            elif now >= self._search_at:
+                from .discovery import find_nodes  # zeroconf takes 60 ms to import, and most clients need none
+
+                self._search_at = now + SEARCH_AGAIN_S
+                with suppress(OSError):  # this machine may have no network at all
+                    found = [url for _, url in await find_nodes(min(MDNS_TIMEOUT_S, self._timeout_s))]
+            self._known = list(dict.fromkeys([*found, *self._known]))[:NODES_MAX]
+            if not self._known:
+                raise NoNodeAnswers(f"no node at {DEFAULT_URL}, and none was found by mDNS")
+
+    async def _is_node(self, url: str) -> bool:
+        try:
+            answer = await self._send("GET", URL(f"{url}/healthz"), {}, None, CONNECT_TIMEOUT_S, _HEALTH_BYTES_MAX)
+            return bool(answer.json()["status"] == "alive")
+        except (aiohttp.ClientError, OSError, CorruptPayload, LookupError, TypeError):
+            return False
+
+
+class _Member(msgspec.Struct):
+    http: str = ""
+    state: str = ""
+
+
+class _Cluster(msgspec.Struct):
+    members: list[_Member]
+
+
+def _urls_of(cluster: Any, heard_from: str) -> list[str]:
+    """Where the living members answer HTTP. A loopback address of another machine is no use here."""
+    try:
+        members = msgspec.convert(cluster, _Cluster).members
+    except msgspec.ValidationError:
+        return []
+    urls = []
+    for member in members:
+        if member.state not in ("alive", "suspect"):
+            continue
+        try:
+            url = _checked(member.http if "://" in member.http else f"http://{member.http}")
+        except InvalidValue:
+            continue
+        if _is_loopback(heard_from) or not _is_loopback(url):
+            urls.append(url)
+    return urls
+
+
+def _checked(url: str) -> str:
+    """`url` as http://HOST:PORT; InvalidValue when it is not of that kind."""
+    try:
+        parsed = URL(url)
+    except ValueError:
+        parsed = URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.path not in ("", "/") or parsed.query:
+        raise InvalidValue(f"url {url[:80]!a}: expected http://HOST:PORT")
+    return str(parsed.origin())
+
+
+def _is_loopback(url: str) -> bool:
+    host = URL(url).host or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
