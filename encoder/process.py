@@ -136,7 +136,7 @@ class WorkerProcess:
         except ValueError as error:
             raise WorkerFailed(f"its process sent no message: {error}") from error
         if isinstance(message, wire.Failed):
-            raise WorkerFailed(message.reason, message.is_final)
+            raise WorkerFailed(_printable(message.reason), message.is_final)
         return message, body
 
     async def _ending(self) -> str:
@@ -161,8 +161,13 @@ def _shown(message: wire.Message) -> str:
     return f"{message!r:.200}"
 
 
+def _printable(text: str) -> str:
+    """`text` on one line, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 async def _log_lines(stderr: asyncio.StreamReader) -> None:
-    """Pass what the worker's libraries print on to the node's log, with nothing in it that a terminal would obey."""
+    """Pass what the worker's libraries print on to the node's log."""
     while True:
         try:
             line = await stderr.readline()
@@ -170,5 +175,4 @@ async def _log_lines(stderr: asyncio.StreamReader) -> None:
             continue
         if not line:
             return
-        text = line.decode(errors="replace").rstrip()
-        _log.info("worker: %s", "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+        _log.info("worker: %s", _printable(line.decode(errors="replace").rstrip()))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocol.errors import EncoderUnavailable, ImageTooLarge
+from ..protocol.errors import EncoderUnavailable, ImageTooLarge, InvalidValue
 from .process import Outcome, WorkerFailed, WorkerProcess
 from .spec import Description, identity_of
 
@@ -40,6 +40,8 @@ class EncoderWorker:
 
     def __init__(self, spec: str, *, threads: int | None = None) -> None:
         """InvalidValue for a wrong `spec`. `threads` defaults to all cores but one, 4 at most. Starts nothing."""
+        if threads is not None and threads < 1:
+            raise InvalidValue(f"{threads} encoder threads, at least 1")
         self.known: Description | None = identity_of(spec)
         self._spec = spec
         self._threads = threads if threads is not None else max(1, min(THREADS_MAX, len(os.sched_getaffinity(0)) - 1))

@@ -45,7 +45,7 @@ class Encoder:
             case ["sleep", seconds]: time.sleep(float(seconds))
             case ["bad"]: return UndecodableImage("bad, as ordered")
             case ["print"]: print("to standard output"); os.write(1, b"and to its descriptor")
-            case ["raise"]: raise RuntimeError("raised, as ordered")
+            case ["raise"]: raise RuntimeError("raised,\\nas ordered")
             case ["memory"]: raise MemoryError
             case ["exit"]: os._exit(7)
             case ["nan"]: return np.full(self.shape, np.nan, np.float32)
@@ -162,7 +162,7 @@ async def test_killed_while_idle_nobody_notices(obedient: EncoderWorker) -> None
 
 @pytest.mark.parametrize(
     ("order", "reason"),
-    [(b"raise", "raised, as ordered"), (b"memory", "MemoryError"), (b"exit", "exit status 7")],
+    [(b"raise", r"raised,\\nas ordered"), (b"memory", "MemoryError"), (b"exit", "exit status 7")],
 )
 async def test_a_worker_that_fails_says_why_and_is_replaced(obedient: EncoderWorker, order: bytes, reason: str) -> None:
     pid = await pid_of(obedient)
@@ -213,9 +213,11 @@ async def test_what_no_restart_can_mend_is_not_restarted() -> None:
         await encoder.close()
 
 
-def test_a_wrong_spec_is_refused_at_once() -> None:
+def test_a_wrong_spec_and_a_wrong_number_of_threads_are_refused_at_once() -> None:
     with pytest.raises(InvalidValue, match="expected edgecache/tiny"):
         EncoderWorker("onnx:model.onnx")
+    with pytest.raises(InvalidValue, match="0 encoder threads, at least 1"):
+        EncoderWorker("edgecache/tiny", threads=0)
 
 
 async def test_other_weights_behind_a_known_identity_are_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
