@@ -29,6 +29,9 @@ BEHIND_ALPHA = (255, 255, 255)
 DRAFT_MARGIN = 3
 _DRAFT_SCALES = (8, 4, 2)
 
+# 16 bits to 8, rounded. Pillow's own conversion clips at 255, which turns all but the darkest pixels white.
+_EIGHT_BITS = ((np.arange(1 << 16) + 128) // 257).astype(np.uint8)
+
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {  # EXIF orientation: what turns it upright
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -90,11 +93,9 @@ def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
     if picture.mode.startswith("I"):  # 16 bits of grey
-        # Pillow's own conversion clips at 255, which turns all but the darkest pixels white.
-        grey = np.asarray(picture).astype(np.uint32)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_EIGHT_BITS[np.asarray(picture)]).convert("RGB")
     if picture.has_transparency_data:
-        seen = picture.convert("RGBA")
+        seen = picture if picture.mode == "RGBA" else picture.convert("RGBA")
         page = Image.new("RGB", seen.size, BEHIND_ALPHA)
         page.paste(seen, mask=seen)
         return page
