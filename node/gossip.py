@@ -14,6 +14,7 @@ from ..protocol import messages
 from ..protocol.errors import InvalidValue, RemoteProtocolError
 from ..protocol.keys import EncoderIdentity
 from .discovery import Sighting
+from .interfaces import is_loopback
 from .versions import Current
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 class Gossip:
     """Sums up and takes in what nodes tell each other, for one node."""
 
-    def __init__(self, membership: Membership, versions: Versions) -> None:
+    def __init__(self, membership: Membership, versions: Versions, *, tells_loopback: bool) -> None:
+        """`tells_loopback`: whether members met on 127.0.0.1 can be met there by whoever hears of them."""
+        self._tells_loopback = tells_loopback
         self._membership = membership
         self._versions = versions
 
@@ -39,7 +42,7 @@ class Gossip:
         members = [
             messages.Member(member.id, member.boot, member.name, *member.peer)
             for member in self._membership.all()
-            if self._membership.is_alive(member.id)
+            if self._membership.is_alive(member.id) and (self._tells_loopback or not is_loopback(member.peer[0]))
         ]
         encoders = [messages.Encoder(known.name, known.version, known.fingerprint) for known in self._versions.known()]
         return messages.State(members, encoders, self.current())

@@ -62,7 +62,7 @@ def announced(listen_host: str, present: Iterable[InterfaceAddress]) -> list[Int
         only_virtual = all(a.is_loopback or is_virtual(a.interface) for a in present)
         return [a for a in present if only_virtual or not is_virtual(a.interface)]
     address = "127.0.0.1" if listen_host == "localhost" else listen_host
-    if _is_loopback(address):
+    if is_loopback(address) and ":" not in address:
         # All of 127.0.0.0/8 is this machine, though the kernel lists 127.0.0.1 only.
         loopback = [a for a in present if a.is_loopback]
         return [InterfaceAddress(a.interface, a.index, address, a.prefix_bits) for a in loopback[:1]]
@@ -79,8 +79,9 @@ def present_addresses() -> list[InterfaceAddress]:
     ]
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`, an address or a name."""
     try:
-        return isinstance(address := ip_address(host), IPv4Address) and address.is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
-        return False
+        return host == "localhost"

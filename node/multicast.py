@@ -47,7 +47,7 @@ async def echo(place: InterfaceAddress) -> str | None:
             mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(place.address))
             loop = asyncio.get_running_loop()
             async with asyncio.timeout(ECHO_TIMEOUT_S):
-                await loop.sock_sendto(mouth, question, MDNS)
+                mouth.sendto(question, MDNS)  # a datagram does not block, and uvloop has no sock_sendto
                 while await loop.sock_recv(ear, 9000) != question:
                     pass
     except TimeoutError:

@@ -23,6 +23,7 @@ from .discovery import Announcement, Discovery, Sighting
 from .eviction.lru import LRU
 from .gossip import Gossip
 from .handover import hand_over
+from .interfaces import is_loopback
 from .links import Address, Links, Network, Server
 from .lookup import Encoder, Lookup
 from .membership import TICK_S, Membership, State
@@ -79,6 +80,8 @@ class Settings:
     peer_listen: Address
     http: Address
     """Where its HTTP face listens; port 0: nowhere that others reach."""
+    shown_host: str
+    """Its own address in what it tells of itself, where it listens on every interface."""
     seeds: tuple[Address, ...] = ()
 
 
@@ -104,14 +107,14 @@ class Node:
         self.store = MemoryStore(settings.memory_bytes, LRU())
         self.versions = Versions()
         self.membership = Membership(self.id, loop.time())
-        self.twin: asyncio.Future[messages.Hello] = loop.create_future()
-        """Resolves when another live node turns out to have this node's id, and this one is the newer."""
+        self.twin = asyncio.Event()
+        """Set when another live node turns out to have this node's id, and this one is the newer."""
         self._settings = settings
         self._network = network
         self._discovery = discovery
         self._encoder = encoder
         self._address_book = address_book
-        self._gossip = Gossip(self.membership, self.versions)
+        self._gossip = Gossip(self.membership, self.versions, tells_loopback=is_loopback(settings.peer_listen[0]))
         self._links = Links(
             hello=self._hello,
             network=network,
@@ -260,8 +263,8 @@ class Node:
 
     def _met_twin(self, hello: messages.Hello) -> None:
         _log.error("node %r has this node's id %s: a cloned disk image?", hello.name, self.id)
-        if self.boot > hello.boot and not self.twin.done():
-            self.twin.set_result(hello)
+        if self.boot > hello.boot:
+            self.twin.set()
 
     def _heard_state(self, state: messages.State) -> None:
         to_call, outdated = self._gossip.merge(state)
@@ -319,9 +322,10 @@ class Node:
 
     def cluster(self) -> dict[str, Any]:
         """This node, the members as it sees them (itself too), and the ring."""
+        shown = self._settings.shown_host
         me = self._described(
-            self.id, self.name, self._settings.http, self.peer_address, "alive", self.store.capacity_bytes,
-            self.store.used_bytes, self.boot,
+            self.id, self.name, (shown, self._settings.http[1]), (shown, self.peer_address[1]), "alive",
+            self.store.capacity_bytes, self.store.used_bytes, self.boot,
         )  # fmt: skip
         others = [
             self._described(

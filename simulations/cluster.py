@@ -124,6 +124,7 @@ class Cluster:
                 memory_bytes=self._memory_bytes,
                 peer_listen=(f"n{index}", PEER_PORT),
                 http=(f"n{index}", 7440),
+                shown_host=f"n{index}",
             ),
             Identity(node_id, f"{self._boots:032x}", None, 0),
             network=self.network.host(f"n{index}"),

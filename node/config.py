@@ -1,0 +1,244 @@
+"""What a node is told by its user: flags, `EDGECACHE_*` variables and a TOML file, in this order of precedence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..protocol.errors import InvalidValue
+
+Address = tuple[str, int]
+
+HTTP_PORT = 7440
+COPIES_MAX = 16
+MEMORY_BYTES_MIN = 1024 * 1024
+MEMORY_SHARE = 0.25
+
+_UNITS = {"": 1, "b": 1} | {
+    f"{prefix}{suffix}": base**power
+    for power, prefix in enumerate("kmgt", start=1)
+    for suffix, base in (("", 1024), ("ib", 1024), ("b", 1000))
+}
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]{0,3})", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One node's configuration."""
+
+    name: str | None = None
+    """What people call it; default: the host's name, with `-2` and so on for further nodes on one machine."""
+    listen: Address = ("127.0.0.1", HTTP_PORT)
+    """Where its HTTP face listens; port 0 takes a free one."""
+    peer_listen: Address | None = None
+    """Where it listens for peers; default: the host of `listen`, the port after its port, or a free one."""
+    data_dir: Path | None = None
+    """Where it keeps its id and its peers; default: a directory of its own below the XDG data directory."""
+    memory_bytes: int | None = None
+    """What its features may take in memory; default: 25 % of the memory that this process may use."""
+    encoder: str | None = None
+    """SPEC of what encodes images on a miss; default: `edgecache/tiny` if torch is installed."""
+    no_encoder: bool = False
+    """Encode nothing: serve, store and share only."""
+    cluster: str = "default"
+    """Only nodes of one cluster name talk to each other."""
+    insecure: bool = False
+    """Listen beyond loopback without a key: anybody on the network can read and write features."""
+    seeds: tuple[Address, ...] = ()
+    """Peer addresses to call besides those that mDNS finds."""
+    no_mdns: bool = False
+    """Neither announce this node nor look for others by mDNS."""
+    replicas: int = 2
+    """How many nodes keep each feature."""
+    log_format: str = "text"
+    """`text` or `json`."""
+
+    def peer_candidates(self, http_port: int) -> list[Address]:
+        """Where to try to listen for peers, in this order."""
+        if self.peer_listen is not None:
+            return [self.peer_listen]
+        host = self.listen[0]
+        if self.listen[1] == 0 or http_port >= 65535:
+            return [(host, 0)]
+        return [(host, http_port + 1), (host, 0)]
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `512MiB`, `4GiB`, `1.5g` or `1048576`; InvalidValue."""
+    match = _SIZE.fullmatch(text.strip())
+    unit = _UNITS.get(match[2].lower()) if match is not None else None
+    if match is None or unit is None:
+        raise InvalidValue(f"{text[:40]!a}: expected a size such as 512MiB or 4GiB")
+    return int(float(match[1]) * unit)
+
+
+def parse_address(text: str) -> Address:
+    """Host and port of `HOST:PORT` or `[IPv6]:PORT`; InvalidValue."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
+    if not colon or not host or not host.isprintable() or len(host) > 253 or not is_port:
+        raise InvalidValue(f"{text[:80]!a}: expected HOST:PORT with a port from 0 to 65535")
+    return host, int(port)
+
+
+def load(argv: Sequence[str], environment: Mapping[str, str], parser: argparse.ArgumentParser | None = None) -> Config:
+    """The configuration that flags, variables and the file make together; InvalidValue names which of them is wrong.
+
+    A wrong flag, and `--help`, end the process as argparse does.
+    """
+    parsed = vars((parser or flag_parser()).parse_args(argv))
+    flags = {f"--{key.replace('_', '-')}": (key, value) for key, value in parsed.items() if value is not None}
+    variables = {
+        name: (key, environment[name]) for key in _FIELDS if (name := f"EDGECACHE_{key.upper()}") in environment
+    }
+    layers: list[dict[str, tuple[str, Any]]] = [flags, variables]
+    _, config_file = flags.pop("--config", ("", environment.get("EDGECACHE_CONFIG")))
+    if config_file is not None:
+        table = _read_toml(Path(config_file))
+        layers.append({f"{config_file}: {key}": (key, value) for key, value in table.items()})
+    values: dict[str, Any] = {}
+    for layer in layers:
+        read = {}
+        for spelled, (key, raw) in layer.items():
+            try:
+                read[key] = _FIELDS[key](raw)
+            except InvalidValue as error:
+                raise InvalidValue(f"{spelled}: {error}") from None
+        if "encoder" in read and read.get("no_encoder"):
+            raise InvalidValue("an encoder and no encoder: which of them?")
+        if "no_encoder" in values or "encoder" in values:  # a stronger layer has said which
+            read.pop("encoder", None)
+            read.pop("no_encoder", None)
+        values = read | values
+    return Config(**{_RENAMED.get(key, key): value for key, value in values.items()})
+
+
+def flag_parser() -> argparse.ArgumentParser:
+    """The flags of `edgecache-node`. Values stay text, so that every source is read by the same code."""
+    parser = argparse.ArgumentParser(
+        prog="edgecache-node",
+        description="One member of a cluster of devices that share the features of images.",
+        epilog="Every flag is also a key of the TOML file and a variable: --peer-listen, peer_listen, "
+        "EDGECACHE_PEER_LISTEN. Flags win, then variables, then the file.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--name", help="what people call this node (default: the host's name)")
+    add("--listen", metavar="HOST:PORT", help="HTTP (default: 127.0.0.1:7440; port 0 takes a free one)")
+    add("--peer-listen", metavar="HOST:PORT", help="peers (default: the port after that of --listen: 7441)")
+    add("--data-dir", metavar="DIR", help="where its id and its peers are kept (default: below the XDG data directory)")
+    add("--memory", metavar="SIZE", help="memory for features, such as 512MiB (default: 25 %% of what there is)")
+    add("--encoder", metavar="SPEC", help="edgecache/tiny, hf:ID-or-directory or module:python.path:factory "
+        "(default: edgecache/tiny if torch is installed)")  # fmt: skip
+    add("--no-encoder", action="store_true", default=None, help="encode nothing: serve, store and share only")
+    add("--cluster", metavar="NAME", help="only nodes of one cluster name talk to each other (default: default)")
+    add("--insecure", action="store_true", default=None, help="listen beyond loopback without a key")
+    add("--seed", metavar="HOST:PORT", action="append", help="peer to call besides those mDNS finds; repeatable")
+    add("--no-mdns", action="store_true", default=None, help="no announcement, no search: seeds and known peers only")
+    add("--replicas", metavar="N", help="how many nodes keep each feature (default: 2)")
+    add("--config", metavar="FILE.toml", help="read these settings from a file")
+    add("--log-format", metavar="text|json", help="of the log on standard error (default: text)")
+    return parser
+
+
+def default_memory_bytes() -> int:
+    """25 % of the memory that this process may use: the machine's, or its cgroup's where that is less."""
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            available = min(available, int(Path(path).read_text()))
+        except (OSError, ValueError):  # no such cgroup, or "max"
+            continue
+    return max(MEMORY_BYTES_MIN, int(available * MEMORY_SHARE))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"--config {path}: {error}") from None
+    table = {key.replace("-", "_"): value for key, value in table.items()}
+    unknown = sorted(table.keys() - _FIELDS.keys())
+    if unknown:
+        raise InvalidValue(f"{path}: {unknown[0]}: no such setting; there are {', '.join(sorted(_FIELDS))}")
+    return table
+
+
+# -- one reader a setting: text from a flag or variable, or a TOML value ---------------------------------------
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise InvalidValue(f"{value!a}: expected a text that prints")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("1", "true", "yes", "on"):
+        return True
+    if isinstance(value, str) and value.lower() in ("", "0", "false", "no", "off"):
+        return False
+    raise InvalidValue(f"{value!a}: expected true or false")
+
+
+def _memory(value: object) -> int:
+    size = value if isinstance(value, int) and not isinstance(value, bool) else parse_size(_text(value))
+    if size < MEMORY_BYTES_MIN:
+        raise InvalidValue(f"{value!a}: at least {MEMORY_BYTES_MIN} bytes")
+    return size
+
+
+def _seeds(value: object) -> tuple[Address, ...]:
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, list):
+        raise InvalidValue(f"{value!a}: expected a list of HOST:PORT")
+    return tuple(parse_address(_text(seed).strip()) for seed in given)
+
+
+def _replicas(value: object) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= COPIES_MAX):
+        raise InvalidValue(f"{value!a}: expected a number from 1 to {COPIES_MAX}")
+    return int(text)
+
+
+def _log_format(value: object) -> str:
+    if value not in ("text", "json"):
+        raise InvalidValue(f"{value!a}: expected text or json")
+    return str(value)
+
+
+def _address(value: object) -> Address:
+    return parse_address(_text(value))
+
+
+def _path(value: object) -> Path:
+    return Path(_text(value)).expanduser()
+
+
+_FIELDS: dict[str, Callable[[object], Any]] = {
+    "name": _text,
+    "listen": _address,
+    "peer_listen": _address,
+    "data_dir": _path,
+    "memory": _memory,
+    "encoder": _text,
+    "no_encoder": _flag,
+    "cluster": _text,
+    "insecure": _flag,
+    "seed": _seeds,
+    "no_mdns": _flag,
+    "replicas": _replicas,
+    "log_format": _log_format,
+}
+_RENAMED = {"memory": "memory_bytes", "seed": "seeds"}

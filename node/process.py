@@ -1,0 +1,203 @@
+"""A real node: TCP, mDNS, an encoder process, HTTP and signals around a `service.Node`."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib.util
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from ..encoder.worker import EncoderWorker
+from ..protocol.errors import EdgeCacheError
+from .address_book import AddressBook
+from .config import Config, default_memory_bytes
+from .discovery import MdnsDiscovery
+from .http_api import http_app, http_runner
+from .identity import HeldIdentity, claim
+from .interfaces import announced, is_loopback, present_addresses
+from .service import Node, Settings
+from .tcp import TcpNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .links import Address
+
+TINY = "edgecache/tiny"
+HTTP_BACKLOG = 128
+
+_log = logging.getLogger(__name__)
+
+
+class PortInUse(EdgeCacheError):
+    """Somebody else listens where this node should."""
+
+
+async def run(config: Config, environment: Mapping[str, str]) -> None:
+    """Run a node until a signal ends it. PortInUse, InvalidValue."""
+    config = _kept_to_loopback(config)
+    held = await asyncio.to_thread(claim, config.data_dir, _default_data_root(environment))
+    stop = _stop_on_signals()
+    try:
+        while await _live(config, held, stop) == "twin":
+            held.renew()
+    finally:
+        held.release()
+
+
+async def _live(config: Config, held: HeldIdentity, stop: asyncio.Event) -> str:
+    """One life of a node under one id: until `stop`, or until a twin turns up that had the id before."""
+    identity = held.identity
+    listening = _bind(config.listen)
+    http_host, http_port = listening.getsockname()[:2]
+    node: Node | None = None
+    runner: web.AppRunner | None = None
+    try:
+        node = await _start_node(config, held, http_port)
+        runner = http_runner(http_app(node, host_names=[config.listen[0], socket.gethostname()]))
+        await runner.setup()
+        await web.SockSite(runner, listening, backlog=HTTP_BACKLOG).start()
+        shown = f"[{http_host}]" if ":" in http_host else http_host
+        members = len(node.membership.in_ring()) + 1
+        counted = "1 member" if members == 1 else f"{members} members"
+        print(f"edgecache-node {node.name} ready at http://{shown}:{http_port} (cluster {config.cluster}, {counted})")
+        sys.stdout.flush()
+        _log.info("node %s, peers at %s:%d, data in %s", identity.id[:8], *node.peer_address, identity.data_dir)
+        ends = [asyncio.ensure_future(event.wait()) for event in (stop, node.twin)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        await node.leave()
+        return "stopped" if stop.is_set() else "twin"
+    finally:
+        if node is not None:
+            await node.stop()
+        if runner is not None:
+            await runner.cleanup()
+        listening.close()
+
+
+async def _start_node(config: Config, held: HeldIdentity, http_port: int) -> Node:
+    identity = held.identity
+    name = config.name or _default_name(identity.slot)
+    is_reached = not is_loopback(config.listen[0])
+    addresses = config.peer_candidates(http_port)
+    while True:
+        address = addresses.pop(0)
+        # Peers elsewhere must not be told of an HTTP face that only this machine reaches.
+        told_http_port = http_port if is_reached or is_loopback(address[0]) else 0
+        settings = Settings(
+            name=name,
+            cluster=config.cluster,
+            copies=config.replicas,
+            memory_bytes=config.memory_bytes or default_memory_bytes(),
+            peer_listen=address,
+            http=(config.listen[0], told_http_port),
+            shown_host=_shown_host(config.listen[0]),
+            seeds=config.seeds,
+        )
+        node = Node(
+            settings,
+            identity,
+            network=TcpNetwork(),
+            discovery=None if config.no_mdns else MdnsDiscovery(address[0], random.Random()),
+            encoder=_encoder(config),
+            address_book=AddressBook(identity.data_dir / "peers.json" if identity.data_dir is not None else None),
+            seed=identity.boot,
+        )
+        try:
+            await node.start()
+            return node
+        except OSError as error:
+            await node.stop()
+            if not addresses:
+                raise PortInUse(f"cannot listen for peers at {address[0]}:{address[1]}: {_reason(error)}") from None
+            _log.info("peer port %d is taken: using a free one", address[1])
+
+
+def _encoder(config: Config) -> EncoderWorker | None:
+    if config.no_encoder:
+        return None
+    if config.encoder is not None:
+        return EncoderWorker(config.encoder)
+    missing = [package for package in ("torch", "PIL", "safetensors") if importlib.util.find_spec(package) is None]
+    if missing:
+        _log.warning("no encoder: %s is not installed (pip install 'edgecache[encoder]')", missing[0])
+        return None
+    return EncoderWorker(TINY)
+
+
+def _bind(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        # Bound is not enough: two sockets may share a port until one of them listens.
+        listening.listen(HTTP_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise PortInUse(f"cannot listen at {address[0]}:{address[1]}: {_reason(error)}") from None
+    listening.setblocking(False)
+    return listening
+
+
+def _reason(error: OSError) -> str:
+    return "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+
+
+def _kept_to_loopback(config: Config) -> Config:
+    """Without --insecure, nothing listens where strangers are."""
+    if config.insecure:
+        return config
+    listen, peer_listen = _on_loopback(config.listen), config.peer_listen and _on_loopback(config.peer_listen)
+    if (listen, peer_listen) != (config.listen, config.peer_listen):
+        _log.warning("listening on loopback only: --insecure lets other devices in, and whoever else is there")
+    return replace(config, listen=listen, peer_listen=peer_listen)
+
+
+def _on_loopback(address: Address) -> Address:
+    return address if is_loopback(address[0]) else ("127.0.0.1", address[1])
+
+
+def _shown_host(host: str) -> str:
+    """An address by which others may reach what listens on `host`."""
+    addresses = [here.address for here in announced(host, present_addresses()) if not here.is_loopback]
+    return addresses[0] if host in ("0.0.0.0", "::") and addresses else host
+
+
+def _default_name(slot: int) -> str:
+    name = "".join(c for c in socket.gethostname() if c.isprintable()) or "node"
+    return name if slot <= 1 else f"{name}-{slot}"
+
+
+def _default_data_root(environment: Mapping[str, str]) -> Path:
+    base = environment.get("XDG_DATA_HOME", "")
+    if not os.path.isabs(base):  # the XDG base directory specification: a relative path is to be ignored
+        base = os.path.expanduser("~/.local/share")
+    return Path(base) / "edgecache"
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            _log.warning("a second %s: leaving at once", number.name)
+            os._exit(0)
+        _log.info("%s: leaving; once more to leave at once", number.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    return stop
