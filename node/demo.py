@@ -10,10 +10,11 @@ import argparse
 import asyncio
 import contextlib
 import secrets
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"no JPEG or PNG in {arguments.photos}", file=sys.stderr)
         return 2
     try:
-        return asyncio.run(_demo(images, serve_on=not arguments.exit))
+        return asyncio.run(_demo({path.name: path.read_bytes() for path in images}, serve_on=not arguments.exit))
     except KeyboardInterrupt:
         return 0
 
 
-async def _demo(images: Sequence[Path], *, serve_on: bool) -> int:
+async def _demo(images: Mapping[str, bytes], *, serve_on: bool) -> int:
     async with contextlib.AsyncExitStack() as stack:
         print(f"Starting {len(NAMES)} nodes ...", flush=True)
         urls = await stack.enter_async_context(_nodes())
@@ -66,7 +67,7 @@ async def _demo(images: Sequence[Path], *, serve_on: bool) -> int:
         await _until_met(clients)
         print(f"They have found each other by mDNS. {NAMES[0]} encodes; the others are asked by hash alone.\n")
         await clients[0].encode(WARM_UP)
-        rows = [row for image in images for row in await _ask_all(clients, image)]
+        rows = [row for name, image in images.items() for row in await _ask_all(clients, name, image)]
         _print_table(rows)
         found = _print_summary(rows)
         print(f"\nDashboard: {urls[0]}/", flush=True)
@@ -85,35 +86,22 @@ async def _nodes() -> AsyncIterator[list[str]]:
         try:
             for index, name in enumerate(NAMES):
                 address = FIRST_ADDRESS if index == 0 and await _is_free(FIRST_ADDRESS) else "127.0.0.1:0"
-                processes.append(
-                    await asyncio.create_subprocess_exec(
-                        sys.executable,
-                        "-c",
-                        "from edgecache.node.cli import node_main; raise SystemExit(node_main())",
-                        "--name",
-                        name,
-                        "--cluster",
-                        cluster,
-                        "--listen",
-                        address,
-                        "--peer-listen",
-                        "127.0.0.1:0",
-                        "--data-dir",
-                        f"{data}/{name}",
-                        "--memory",
-                        "64MiB",
-                        "--replicas",
-                        "1",
-                        stdout=asyncio.subprocess.PIPE,
-                        stderr=asyncio.subprocess.DEVNULL,
-                    )  # fmt: skip
-                )
+                flags = ("--listen", address, "--peer-listen", "127.0.0.1:0", "--data-dir", f"{data}/{name}")
+                processes.append(await _spawn("--name", name, "--cluster", cluster, "--replicas", "1", *flags))
             yield [await _url_of(process) for process in processes]
         finally:
             for process in processes:
                 with contextlib.suppress(ProcessLookupError):
                     process.terminate()
             await asyncio.gather(*(process.wait() for process in processes))
+
+
+async def _spawn(*flags: str) -> asyncio.subprocess.Process:
+    """`edgecache-node` from this very installation."""
+    program = "from edgecache.node.cli import node_main; raise SystemExit(node_main())"
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, "--memory", "64MiB", *flags, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
 
 
 async def _url_of(process: asyncio.subprocess.Process) -> str:
@@ -144,14 +132,13 @@ async def _until_met(clients: Sequence[Client]) -> None:
             await asyncio.sleep(0.1)
 
 
-async def _ask_all(clients: Sequence[Client], image: Path) -> list[Row]:
-    data = image.read_bytes()
-    digest = digest_of(data)
+async def _ask_all(clients: Sequence[Client], name: str, image: bytes) -> list[Row]:
+    digest = digest_of(image)
     rows = []
-    for name, client in zip(NAMES, clients, strict=True):
+    for node, client in zip(NAMES, clients, strict=True):
         started = time.perf_counter()
-        features = await (client.encode(data) if client is clients[0] else client.get(digest.hex()))
-        rows.append(Row(image.name, digest.hex(), name, features, (time.perf_counter() - started) * 1000))
+        features = await (client.encode(image) if client is clients[0] else client.get(digest.hex()))
+        rows.append(Row(name, digest.hex(), node, features, (time.perf_counter() - started) * 1000))
     return rows
 
 
@@ -177,9 +164,10 @@ def _print_summary(rows: Sequence[Row]) -> bool:
     fetch_ms = np.median([row.elapsed_ms for row in asked])
     from_peers = sum(row.features is not None and row.features.source == "peer" for row in asked)
     print(
-        f"\n{len(same)} of {len(asked)} answers by hash are there and the same to the last bit, {from_peers} from a peer "
-        f"(memory: the ring keeps it on the node asked). Median {encode_ms:.1f} ms to encode, {fetch_ms:.1f} ms by hash."
+        f"\n{len(same)} of {len(asked)} answers by hash are there, the same to the last bit; {from_peers} from a peer,"
     )
+    print("the rest from memory: there the ring had put the copy that it keeps.")
+    print(f"Median: {encode_ms:.1f} ms to encode, {fetch_ms:.1f} ms by hash.")
     return len(same) == len(asked)
 
 
