@@ -25,11 +25,17 @@ _GAUGES = {
     "items": "Features held in memory.",
     "used_bytes": "Bytes used of the memory store.",
     "capacity_bytes": "Bytes that the memory store may use.",
+    "peer_connections": "Connections to and from peers.",
 }
 _COUNTERS = {
     "requests": "Questions for features, one for each key asked for.",
     "misses": "Questions that no tier could answer, whether then encoded or not.",
     "encodes": "Images that the local encoder was run on.",
+    "encode_failures": "Images that it could not encode.",
+    "puts": "Features stored on a user's word.",
+    "rejected_payloads": "Payloads from peers that failed a check.",
+    "protocol_errors": "Peer connections closed for what the peer sent.",
+    "refused_handshakes": "Peer connections closed at the handshake.",
     "coalesced": "Questions that joined an equal one under way.",
     "evictions": "Features dropped from memory for others.",
     "bytes_in": "Payload bytes received from peers.",

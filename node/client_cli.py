@@ -1,0 +1,112 @@
+"""`edgecache`: the cluster from a command line.
+
+Exit status: 0 done, 1 not found or refused, 2 wrong usage, 3 no node answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn
+
+from ..protocol.errors import EdgeCacheError, InvalidValue
+from . import client_commands as commands
+from .client import TIMEOUT_S, Client
+from .client_commands import NO_NODE, NOT_FOUND, WRONG_USAGE, fail
+from .client_nodes import DEFAULT_URL, NoNodeAnswers
+from .http_tensors import NotATensor
+from .logs import escaped
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status. SystemExit(2) for wrong usage, as argparse has it."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = asyncio.run(_run(arguments))
+        sys.stdout.flush()
+        return status
+    except NoNodeAnswers as error:
+        return fail(NO_NODE, str(error))
+    except (InvalidValue, NotATensor) as error:
+        return fail(WRONG_USAGE, str(error))
+    except EdgeCacheError as error:
+        return fail(NOT_FOUND, str(error))
+    except BrokenPipeError:  # `edgecache peers | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_FOUND
+    except OSError as error:
+        return fail(WRONG_USAGE, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_USAGE, f"{self.prog}: {escaped(message)} (see {self.prog} --help)\n")
+
+
+def _everywhere() -> _Parser:
+    """What every command takes. It may stand before the command too, so here it has no defaults to overwrite that."""
+    everywhere = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    everywhere.add_argument("--url", help=f"the node to ask (EDGECACHE_URL, or {DEFAULT_URL})")
+    everywhere.add_argument("--json", action="store_true", help="print JSON")
+    everywhere.add_argument("--timeout", type=float, metavar="SECONDS", help=f"for each answer ({TIMEOUT_S:g})")
+    return everywhere
+
+
+def _parser() -> argparse.ArgumentParser:
+    whose = _Parser(add_help=False)
+    whose.add_argument("--encoder", metavar="NAME", help="whose features (default: the node's own)")
+    whose.add_argument("--version", metavar="V", help="of which version (default: the current one)")
+
+    about = "The features of images, from the nearest device that has them."
+    parser = _Parser(prog="edgecache", description=about, parents=[_everywhere()])
+    parser.set_defaults(url=os.environ.get("EDGECACHE_URL") or DEFAULT_URL, json=False, timeout=TIMEOUT_S)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., Awaitable[int]], about: str, *parents: _Parser) -> _Parser:
+        made = subparsers.add_parser(name, help=about, description=about, parents=[_everywhere(), *parents])
+        made.set_defaults(run=run)
+        return made
+
+    put = command("put", commands.put, "have images encoded and kept, and print their digests", whose)
+    put.add_argument("images", nargs="+", metavar="IMAGE")
+    put.add_argument("--features", metavar="FILE.npy", help="keep these features of the one IMAGE (a file or a DIGEST)")
+    encode = command("encode", commands.encode, "get the features of images, encoded where nobody has them", whose)
+    encode.add_argument("images", nargs="+", metavar="IMAGE")
+    encode.add_argument("-o", dest="output", default=".", metavar="DIR", help="write DIR/NAME.npy (default: here)")
+    get = command("get", commands.get, "get the features of images by their digests, and say what they are", whose)
+    get.add_argument("digests", nargs="+", metavar="DIGEST")
+    get.add_argument(
+        "-o",
+        dest="output",
+        metavar="FILE",
+        help="write them, - for standard output: one DIGEST as npy, several or *.safetensors as safetensors",
+    )
+    has = command("has", commands.has, "say whether somebody holds them", whose)
+    has.add_argument("digests", nargs="+", metavar="DIGEST")
+    rm = command("rm", commands.rm, "forget them on every node; without --encoder, those of every encoder", whose)
+    rm.add_argument("digests", nargs="+", metavar="DIGEST")
+    invalidate = command("invalidate", commands.invalidate, "make a version current: older features are gone")
+    invalidate.add_argument("--encoder", required=True, metavar="NAME")
+    invalidate.add_argument("--version", metavar="V", help="(default: the one that is current)")
+    command("status", commands.status, "what the node is and has counted")
+    command("peers", commands.peers, "the members of the cluster")
+    command("doctor", commands.doctor, "why devices do not see each other, or answer slowly")
+    return parser
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    if not arguments.timeout > 0:
+        raise InvalidValue(f"timeout {arguments.timeout}: expected seconds above zero")
+    encoder, version = getattr(arguments, "encoder", None), getattr(arguments, "version", None)
+    async with Client(arguments.url, encoder=encoder, version=version, timeout_s=arguments.timeout) as cache:
+        status: int = await arguments.run(cache, arguments)
+        return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
