@@ -78,7 +78,7 @@ def found_headers(found: Found, form: str) -> dict[str, str]:
     payload = found.payload
     return {
         hdrs.CONTENT_TYPE: form,
-        hdrs.ETAG: f'"{etag(payload, form)}"',
+        "ETag": f'"{etag(payload, form)}"',
         hdrs.VARY: hdrs.ACCEPT,
         # Private as the image itself, and stale after an invalidation: keep it, but ask each time (304 costs little).
         hdrs.CACHE_CONTROL: "private, no-cache",
