@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -34,7 +35,8 @@ class PeerProtocol(asyncio.BufferedProtocol):
         self._on_event = on_event
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = math.inf
         self._may_write = True
         self._may_read = True
         self._is_dispatching = False
@@ -139,17 +141,15 @@ class PeerProtocol(asyncio.BufferedProtocol):
         self.flush()
 
     def _schedule(self) -> None:
-        deadline = self.connection.deadline()
+        # A timer that is early only asks again. Its time is kept here: uvloop gives no TimerHandle for one that is due.
+        if (deadline := self.connection.deadline()) >= self._timer_at:
+            return
         if self._timer is not None:
-            if self._timer.when() <= deadline and not self._timer.cancelled():
-                return
             self._timer.cancel()
-            self._timer = None
-        if deadline != float("inf"):
-            self._timer = self._loop.call_at(deadline, self._tick)
+        self._timer, self._timer_at = self._loop.call_at(deadline, self._tick), deadline
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         try:
             self._dispatch(self.connection.tick(self._loop.time()))
         except RemoteProtocolError as error:
