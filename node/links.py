@@ -159,7 +159,7 @@ class Links:
 
     def sighted(self, sighting: Sighting, *, is_seed: bool = False) -> None:
         """Somebody may be there: dial, unless that is known to be a member that is well, or there is no room."""
-        if self._is_closed or sighting.id == self._membership.me:
+        if self._is_closed or (sighting.id, sighting.boot) == (self._membership.me, self._hello().boot):
             return
         link = self._links.get(sighting.id)
         if link is not None and link.hello.boot == sighting.boot:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 INBOUND_MAX = 512  # connections that peers dialled; one each, and room for those that are about to be closed
 INBOUND_IDLE_S = 30.0  # a member pings each second
+# Reading a model keeps all cores of a small device busy for seconds. Meeting the others comes first, unless an image
+# does: the encoder starts by itself when it is needed.
+ENCODER_DELAY_S = 1.0
 HANDOVER_TIMEOUT_S = 10.0
 GOODBYE_TIMEOUT_S = 1.0
 TELL_TIMEOUT_S = 2.0
@@ -159,7 +162,7 @@ class Node:
     # -- start --------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen, look for the others, and begin to load the encoder. OSError when the peer port cannot be had."""
+        """Listen, look for the others, and soon load the encoder. OSError when the peer port cannot be had."""
         self._server = await self._network.listen(self._answering_protocol, self._settings.peer_listen)
         for seed in self._settings.seeds:
             self._links.sighted(Sighting("", "", "", seed), is_seed=True)
@@ -177,11 +180,12 @@ class Node:
             )
             await self._discovery.start(me, self._links.sighted)
         if self._encoder is not None:
-            await self._encoder.start()
-            self._tasks.append(asyncio.ensure_future(self._learn_own_encoder(self._encoder)))
+            self._tasks.append(asyncio.ensure_future(self._load(self._encoder)))
         self._tasks.append(asyncio.ensure_future(self._keep_time()))
 
-    async def _learn_own_encoder(self, encoder: LocalEncoder) -> None:
+    async def _load(self, encoder: LocalEncoder) -> None:
+        await asyncio.sleep(ENCODER_DELAY_S)
+        await encoder.start()
         try:
             self.versions.use((await encoder.described()).identity)
         except EncoderUnavailable as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from types import TracebackType
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..node.address_book import AddressBook
 from ..node.identity import Identity
+from ..node.links import Address
 from ..node.service import Node, Settings
 from ..protocol.errors import UndecodableImage
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
@@ -96,11 +97,19 @@ class Cluster:
             await node.stop()
             node.store.check()
 
-    async def join(self) -> Node:
+    async def join(
+        self,
+        *,
+        node_id: str | None = None,
+        cluster: str = "simulated",
+        discovery: bool = True,
+        seeds: Sequence[Address] = (),
+    ) -> Node:
         """A further node, not waited for until it has met the others."""
         index = len(self.nodes)
         self.encoders.append(self._encoder(index))
-        self.nodes.append(await self._start(index, f"{self._rng.getrandbits(128):032x}"))
+        node_id = node_id or f"{self._rng.getrandbits(128):032x}"
+        self.nodes.append(await self._start(index, node_id, cluster, discovery, seeds))
         return self.nodes[-1]
 
     async def restart(self, index: int) -> Node:
@@ -114,21 +123,29 @@ class Cluster:
         self.network.crash(f"n{index}")
         await self.nodes[index].stop()
 
-    async def _start(self, index: int, node_id: str) -> Node:
+    async def _start(
+        self,
+        index: int,
+        node_id: str,
+        cluster: str = "simulated",
+        discovery: bool = True,
+        seeds: Sequence[Address] = (),
+    ) -> Node:
         self._boots += 1
         node = Node(
             Settings(
                 name=f"n{index}",
-                cluster="simulated",
+                cluster=cluster,
                 copies=self._copies,
                 memory_bytes=self._memory_bytes,
                 peer_listen=(f"n{index}", PEER_PORT),
                 http=(f"n{index}", 7440),
                 shown_host=f"n{index}",
+                seeds=tuple(seeds),
             ),
             Identity(node_id, f"{self._boots:032x}", None, 0),
             network=self.network.host(f"n{index}"),
-            discovery=InMemoryDiscovery(self._lan, f"n{index}"),
+            discovery=InMemoryDiscovery(self._lan, f"n{index}") if discovery else None,
             encoder=self.encoders[index],
             address_book=AddressBook(None),
             seed=str(self._seed),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 
 class NothingWillHappen(RuntimeError):
@@ -34,6 +36,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
         selector.loop = self
         self._virtual_now = 0.0
+        # Timers this close count as due: what is added to a large time may be lost to rounding.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         """Seconds of virtual time."""
@@ -48,3 +52,13 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     """`asyncio.run` on virtual time."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)
+
+
+def in_virtual_time(test: Callable[_P, Coroutine[Any, Any, None]]) -> Callable[_P, None]:
+    """A coroutine function made an ordinary one that runs on virtual time; for tests."""
+
+    @functools.wraps(test)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        run(test(*args, **kwargs))
+
+    return wrapper
