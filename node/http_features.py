@@ -146,7 +146,7 @@ class FeaturesApi:
                 if image.startswith(magic, start):
                     raise Problem(415, f"the image looks like {name}, expected {', '.join(sorted(IMAGE_TYPES))}")
             started = time.perf_counter()
-            key = FeatureKey(await aside(len(image), digest_of, image), await self._identity(ask))
+            key = FeatureKey(await aside(len(image), digest_of, image), await self._identity_to_encode(ask))
             try:
                 found = await self._node.lookup.get(key, image, reach=ask.reach, min_fidelity=ask.min_fidelity)
             except InvalidValue as error:  # the caller's values have all been checked by now
@@ -251,12 +251,28 @@ class FeaturesApi:
                 if await self._own_encoder_or_none() is None:
                     raise
         else:
-            await self._node.own_encoder()
+            await self._own_encoder()
         return versions.resolve(ask.encoder, ask.version)
+
+    async def _identity_to_encode(self, ask: Ask) -> EncoderIdentity:
+        """The same for an image in hand: without any encoder here, that is a want of an encoder, not of features."""
+        await self._own_encoder_or_none()
+        try:
+            return await self._identity(ask)
+        except UnknownEncoder as error:
+            if ask.encoder is not None:
+                raise
+            raise EncoderUnavailable(str(error), retry_after_s=60) from None
+
+    async def _own_encoder(self) -> EncoderIdentity | None:
+        own = await self._node.own_encoder()
+        if own is not None and own != self._node.versions.own:
+            self._node.versions.use(own)  # whoever waited for the model beside this may not have got to it yet
+        return own
 
     async def _own_encoder_or_none(self) -> EncoderIdentity | None:
         try:
-            return await self._node.own_encoder()
+            return await self._own_encoder()
         except EncoderUnavailable:
             return None
 

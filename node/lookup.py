@@ -222,8 +222,10 @@ class Lookup:
         return None
 
     async def _encode(self, key: FeatureKey, image: bytes, reach: Reach, min_fidelity: float, started: float) -> Found:
-        if self._encoder is None:
-            raise EncoderUnavailable("nobody holds these features, and this node runs no encoder", retry_after_s=60)
+        if self._encoder is None or key.encoder != self._versions.own:  # what ours makes is not what was asked for
+            raise EncoderUnavailable(
+                f"nobody holds these features, and this node does not run {key.encoder}", retry_after_s=60
+            )
         try:
             array = await self._encoder.encode(image)
         except Exception:

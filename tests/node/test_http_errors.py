@@ -469,11 +469,25 @@ async def test_an_encoder_that_cannot_answer_is_503(client: Client, node: FakeNo
 
 async def test_a_node_without_an_encoder_says_so(bare_node: FakeNode, serve: Serve) -> None:
     client = await serve(bare_node)
-    await problem(await client.post("/v1/features", data=PHOTO), 404)  # whose features? nobody here knows an encoder
+    for _ in ("no encoder is known", "one is known, of a user"):
+        answer = await client.post("/v1/features", data=PHOTO + b"2")
+        assert answer.headers["Retry-After"] == "60"
+        await problem(answer, 503)
+        await client.put(URL, data=npy(ARRAY), params=MINE)
+    assert (await client.post("/v1/features", data=PHOTO)).status == 200
+    await problem(await client.post("/v1/features", data=PHOTO, params={"encoder": "unheard-of", "version": "1"}), 404)
+
+
+async def test_what_its_own_encoder_makes_is_never_passed_off_as_anothers(client: Client, node: FakeNode) -> None:
     await client.put(URL, data=npy(ARRAY), params=MINE)
-    answer = await client.post("/v1/features", data=PHOTO + b"2")
-    assert "Retry-After" in answer.headers
-    await problem(answer, 503)
+    await problem(await client.post("/v1/features", data=PHOTO + b"2", params=MINE), 503)
+    assert node.encoder.images == []
+
+
+async def test_the_model_is_known_as_soon_as_it_is_loaded(bare_node: FakeNode, node: FakeNode, serve: Serve) -> None:
+    bare_node.own = node.own  # loaded a moment ago: `versions` has not been told yet
+    client = await serve(bare_node)
+    assert "edgecache/tiny@1" in await problem(await client.get(URL), 404)
 
 
 async def test_hits_go_on_while_the_nodes_own_encoder_fails_to_load(client: Client, node: FakeNode) -> None:
