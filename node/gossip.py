@@ -12,6 +12,7 @@ import xxhash
 
 from ..protocol import messages
 from ..protocol.errors import InvalidValue, RemoteProtocolError
+from ..protocol.frames import HEAD_BYTES_MAX
 from ..protocol.keys import EncoderIdentity
 from .discovery import Sighting
 from .interfaces import is_loopback
@@ -20,6 +21,8 @@ from .versions import Current
 if TYPE_CHECKING:
     from .membership import Membership
     from .versions import Versions
+
+_LIST_HEADER_BYTES = 5  # MessagePack's for the longest list
 
 
 class Gossip:
@@ -38,14 +41,21 @@ class Gossip:
         return self._membership.digest() + xxhash.xxh3_64_digest(b"\0\0".join([*known, b"", *current]))
 
     def state(self) -> messages.State:
-        """All that this node knows; the members that it hears itself."""
-        members = [
+        """All that this node knows; of the members that it hears itself as many as a message holds."""
+        told = [
             messages.Member(member.id, member.boot, member.name, *member.peer)
             for member in self._membership.all()
             if self._membership.is_alive(member.id) and (self._tells_loopback or not is_loopback(member.peer[0]))
         ]
         encoders = [messages.Encoder(known.name, known.version, known.fingerprint) for known in self._versions.known()]
-        return messages.State(members, encoders, self.current())
+        state = messages.State([], encoders, self.current())
+        room_bytes = HEAD_BYTES_MAX - len(messages.encode(state)) - _LIST_HEADER_BYTES
+        for member in told:
+            room_bytes -= len(messages.encode(member))
+            if room_bytes < 0:
+                break
+            state.members.append(member)
+        return state
 
     def current(self) -> list[messages.CurrentVersion]:
         """The current versions alone: what is said at once after an invalidation."""
@@ -81,6 +91,6 @@ class Gossip:
         to_call = [
             Sighting(member.id, member.boot, member.name, (member.peer_host, member.peer_port))
             for member in state.members
-            if member.id != self._membership.me and 0 < member.peer_port < 65536
+            if member.id != self._membership.me and member.peer_host and member.peer_port
         ]
         return to_call, outdated

@@ -232,7 +232,11 @@ class Links:
                     target.address,
                 )
                 hello = await opened
-        except (OSError, TimeoutError) as error:
+        except asyncio.CancelledError:
+            if protocol is not None:
+                protocol.abort("not wanted any more")
+            raise
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host that is no host's name
             if protocol is not None:
                 protocol.abort("no handshake")
             _log.log(

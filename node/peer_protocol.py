@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 WRITE_BYTES = 512 * 1024
 # A peer that asks faster than it reads is not read from while so much waits for it.
 PENDING_BYTES_MAX = 8 * 1024 * 1024
+# What a closed connection has to take the last words; a peer that reads nothing would keep it for good.
+CLOSE_TIMEOUT_S = 1.0
 
 
 class PeerProtocol(asyncio.BufferedProtocol):
@@ -32,6 +34,7 @@ class PeerProtocol(asyncio.BufferedProtocol):
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.connection = Connection(me, self._loop.time(), is_dialer=is_dialer)
+        self._is_dialer = is_dialer
         self._on_event = on_event
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
@@ -61,13 +64,17 @@ class PeerProtocol(asyncio.BufferedProtocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def close(self, reason: str = "") -> None:
-        """Send what waits, with `reason` if there is one, and end the connection."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._end = self._end or reason
-            if reason:
-                self.connection.refuse(reason)
-            self.flush()
-            self._transport.close()
+        """End the connection, after what the transport still takes, and `reason` if there is one."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._end = self._end or reason
+        if reason:
+            self.connection.refuse(reason)
+        self._write(self._transport)
+        self._transport.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
     def abort(self, reason: str) -> None:
         """End the connection at once."""
@@ -79,9 +86,9 @@ class PeerProtocol(asyncio.BufferedProtocol):
         """Hand what waits to the transport, as far as it takes it. Called after each use of `connection`."""
         if self._is_dispatching or self._transport is None or self._transport.is_closing():
             return
-        while self._may_write and self.connection.pending_bytes:
-            self._transport.writelines(self.connection.take(WRITE_BYTES))
-        if self.connection.pending_bytes > PENDING_BYTES_MAX and self._may_read:
+        self._write(self._transport)
+        if self.connection.pending_bytes > PENDING_BYTES_MAX and self._may_read and not self._is_dialer:
+            # Never the dialer: two sides that wait for each other to read would wait for good.
             self._may_read = False
             self._transport.pause_reading()
         elif not self._may_read and self.connection.pending_bytes <= PENDING_BYTES_MAX // 2:
@@ -131,11 +138,16 @@ class PeerProtocol(asyncio.BufferedProtocol):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
+    def _write(self, transport: asyncio.Transport) -> None:
+        while self._may_write and self.connection.pending_bytes:
+            transport.writelines(self.connection.take(WRITE_BYTES))
+
     def _dispatch(self, events: list[Event]) -> None:
         self._is_dispatching = True  # answers to one read go out together
         try:
             for event in events:
-                self._on_event(self, event)
+                if self.is_open:
+                    self._on_event(self, event)
         finally:
             self._is_dispatching = False
         self.flush()

@@ -105,10 +105,14 @@ class Peers:
     async def forget(self, node: NodeId, names: Sequence[bytes], timeout_s: float) -> int | None:
         """Drop keys and images there."""
         link = self._links.link(node)
-        answered = await link.ask(messages.Forget(list(names)), timeout_s) if link is not None else None
-        if answered is None or not isinstance(answered.answer, messages.Done):
-            return None
-        return answered.answer.count
+        gone = 0
+        for at in range(0, len(names), messages.KEYS_MAX):
+            batch = list(names[at : at + messages.KEYS_MAX])
+            answered = await link.ask(messages.Forget(batch), timeout_s) if link is not None else None
+            if answered is None or not isinstance(answered.answer, messages.Done):
+                return None
+            gone += answered.answer.count
+        return gone
 
     def _checked(self, link: Link, blob: Buffer, key: bytes) -> Payload | None:
         try:

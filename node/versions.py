@@ -134,7 +134,7 @@ class Versions:
         """The user says that `version` of `name` is current from now on; what to tell the others."""
         EncoderIdentity.declared(name, version)  # refuses what cannot be a name or a version
         highest = max((current.counter for current in self._current.values()), default=0)
-        current = Current(highest + 1, version)
+        current = Current(min(highest + 1, COUNTER_MAX), version)  # beyond it nobody would believe this node
         self._current[name] = current
         return current
 

@@ -10,10 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from .errors import RemoteProtocolError
-from .frames import DATA, Buffer, Frame, FrameReader, FrameWriter
+from .frames import DATA, Buffer, Frame, FrameReader, FrameWriter, uninitialized
 from .messages import (
     ANSWERS,
     MESSAGES,
@@ -32,10 +30,13 @@ from .payload import PAYLOAD_BYTES_MAX
 # A payload and its header, or as many payloads as one batch may bring.
 BLOB_BYTES_MAX = PAYLOAD_BYTES_MAX + 64 * 1024
 STREAMS_MAX = 1024  # requests in flight on one connection
-ARRIVING_BYTES_MAX = 2 * BLOB_BYTES_MAX  # blobs that are partly here, together
+ARRIVING_BYTES_MAX = 2 * BLOB_BYTES_MAX  # blobs that are partly here, together; the sender keeps to it
 HANDSHAKE_TIMEOUT_S = 5.0
 # A frame has at most 128 KB; on a link that cannot carry it in this time, encoding is faster anyway.
 FRAME_TIMEOUT_S = 10.0
+# And a whole message at most this: 64 MB at 10 Mbit/s. A peer that begins blobs and feeds them crumbs holds memory.
+MESSAGE_TIMEOUT_S = 60.0
+REASON_CHARS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class _Arriving:
     message: Message
     blob: memoryview | None
     blob_bytes: int
+    began_at: float
     filled: int = field(default=0)
 
 
@@ -85,7 +87,7 @@ class Connection:
         self._me = me
         self._is_dialer = is_dialer
         self._reader = FrameReader(BLOB_BYTES_MAX)
-        self._writer = FrameWriter()
+        self._writer = FrameWriter(ARRIVING_BYTES_MAX)
         self._peer: Hello | None = None
         self._opened_at = now
         self._heard_at = now
@@ -128,6 +130,8 @@ class Connection:
         if len(self._deadlines) + len(self._abandoned) >= STREAMS_MAX:
             return None
         stream = self._next_stream
+        while stream in self._deadlines or stream in self._abandoned:  # since the numbers last began anew
+            stream = stream % 0xFFFF_FFFF + 1
         self._next_stream = stream % 0xFFFF_FFFF + 1
         self._deadlines[stream] = deadline
         self._next_expiry = min(self._next_expiry, deadline)
@@ -151,7 +155,7 @@ class Connection:
 
     def refuse(self, reason: str) -> None:
         """Say why this connection ends; the owner closes it once this is sent."""
-        self._send(0, Refused(reason))
+        self._send(0, Refused(reason[:REASON_CHARS_MAX]))
 
     def take(self, bytes_wanted: int) -> list[Buffer]:
         """Buffers to send now."""
@@ -190,17 +194,16 @@ class Connection:
     def _frame(self, frame: Frame) -> Event | None:
         kind, stream, head, blob_bytes, piece = frame
         if kind == DATA:
+            if not piece or head or blob_bytes:
+                raise RemoteProtocolError(f"DATA of {len(piece)} bytes with a head of {len(head)}")
             return self._continued(stream, piece)
         if kind not in MESSAGES:
             raise RemoteProtocolError(f"message of kind {kind}: protocol {PROTOCOL_VERSION} has none")
-        try:
-            message = decode(kind, head)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RemoteProtocolError(f"{MESSAGES[kind].__name__} that does not decode: {error}") from None
+        if len(piece) > blob_bytes or (blob_bytes and kind not in WITH_BLOB):
+            raise RemoteProtocolError(f"{MESSAGES[kind].__name__} with {len(piece)} bytes of a blob of {blob_bytes}")
+        message = decode(kind, head)
         if self._peer is None:
             return self._handshake(message)
-        if blob_bytes and kind not in WITH_BLOB:
-            raise RemoteProtocolError(f"{type(message).__name__} with a blob of {blob_bytes} bytes: it has none")
         if kind not in self._said:
             self._aside(stream, message)
             return None
@@ -212,7 +215,7 @@ class Connection:
 
     def _handshake(self, message: Message) -> Opened:
         if isinstance(message, Refused):
-            raise RemoteProtocolError(f"refused by the peer: {message.reason}")
+            raise _refused(message)
         if not isinstance(message, Hello):
             raise RemoteProtocolError(f"{type(message).__name__} before Hello")
         if message.protocol != PROTOCOL_VERSION:
@@ -224,16 +227,15 @@ class Connection:
 
     def _aside(self, stream: int, message: Message) -> None:
         """What is neither a request nor an answer."""
-        if isinstance(message, Cancel) and not self._is_dialer:
-            self._cancelled(stream)
-        else:
+        if isinstance(message, Refused):
+            raise _refused(message)
+        if self._is_dialer or not isinstance(message, Cancel):
             side = "dialled" if self._is_dialer else "dialling"
             raise RemoteProtocolError(f"{type(message).__name__} from the {side} side")
+        self._cancelled(stream)
 
     def _opening(self, stream: int, message: Message, blob_bytes: int, piece: memoryview) -> Event | None:
         """The first part of a message: make room for its blob, if anybody wants it and it is within the limits."""
-        if len(piece) > blob_bytes:
-            raise RemoteProtocolError(f"{len(piece)} bytes of a blob of {blob_bytes}")
         wanted = stream not in self._abandoned
         if not self._is_dialer:
             self._check_request(stream)
@@ -244,7 +246,8 @@ class Connection:
             if arriving_bytes > ARRIVING_BYTES_MAX:
                 raise RemoteProtocolError(f"{arriving_bytes} bytes arriving at once, at most {ARRIVING_BYTES_MAX}")
             self._arriving_bytes = arriving_bytes
-        self._arriving[stream] = _Arriving(message, memoryview(bytearray(blob_bytes)) if wanted else None, blob_bytes)
+        blob = uninitialized(blob_bytes) if wanted else None
+        self._arriving[stream] = _Arriving(message, blob, blob_bytes, self._heard_at)
         return self._continued(stream, piece)
 
     def _continued(self, stream: int, piece: memoryview) -> Event | None:
@@ -252,7 +255,7 @@ class Connection:
         if arriving is None:
             raise RemoteProtocolError(f"DATA on stream {stream}, where no blob is arriving")
         end = arriving.filled + len(piece)
-        if end > arriving.blob_bytes or (not piece and arriving.filled):
+        if end > arriving.blob_bytes:
             raise RemoteProtocolError(f"{end} bytes of a blob of {arriving.blob_bytes}")
         if arriving.blob is not None:
             arriving.blob[arriving.filled : end] = piece
@@ -272,7 +275,7 @@ class Connection:
             self._answering.add(stream)
             return Asked(stream, message, blob)
         if stream == 0 and isinstance(message, Refused):
-            raise RemoteProtocolError(f"refused by the peer: {message.reason}")
+            raise _refused(message)
         if self._deadlines.pop(stream, None) is not None:
             return Answered(stream, message, blob)
         if stream not in self._abandoned:
@@ -283,7 +286,8 @@ class Connection:
     def _check_request(self, stream: int) -> None:
         if stream == 0 or stream in self._answering:
             raise RemoteProtocolError(f"request on stream {stream}, which is taken")
-        if len(self._answering) + len(self._arriving) >= STREAMS_MAX:
+        # A request is in flight for the dialer until it has the whole answer, so those that wait to be sent count too.
+        if len(self._answering) + len(self._arriving) + self._writer.pending_messages > STREAMS_MAX:
             raise RemoteProtocolError(f"more than {STREAMS_MAX} requests in flight")
 
     def _cancelled(self, stream: int) -> None:
@@ -301,7 +305,7 @@ class Connection:
         if self._peer is None:
             deadline = min(deadline, self._opened_at + HANDSHAKE_TIMEOUT_S)
         if self._is_mid_message:
-            deadline = min(deadline, self._progress_at + FRAME_TIMEOUT_S)
+            deadline = min(deadline, self._progress_at + FRAME_TIMEOUT_S, self._oldest_arriving_at + MESSAGE_TIMEOUT_S)
         return deadline
 
     def tick(self, now: float) -> list[Event]:
@@ -310,6 +314,8 @@ class Connection:
             raise RemoteProtocolError(f"no Hello within {HANDSHAKE_TIMEOUT_S} s")
         if self._is_mid_message and now >= self._progress_at + FRAME_TIMEOUT_S:
             raise RemoteProtocolError(f"part of a message, and no more of it within {FRAME_TIMEOUT_S} s")
+        if now >= self._oldest_arriving_at + MESSAGE_TIMEOUT_S:
+            raise RemoteProtocolError(f"a message that is not here whole within {MESSAGE_TIMEOUT_S} s")
         expired = [stream for stream, deadline in self._deadlines.items() if deadline <= now]
         for stream in expired:
             self.cancel(stream)
@@ -319,3 +325,11 @@ class Connection:
     @property
     def _is_mid_message(self) -> bool:
         return bool(self._arriving) or not self._reader.is_between_frames
+
+    @property
+    def _oldest_arriving_at(self) -> float:
+        return next(iter(self._arriving.values())).began_at if self._arriving else math.inf
+
+
+def _refused(message: Refused) -> RemoteProtocolError:
+    return RemoteProtocolError(f"refused by the peer: {message.reason[:REASON_CHARS_MAX]!a}")

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from .errors import RemoteProtocolError
 
 DATA = 0
@@ -32,6 +34,11 @@ HEADER = struct.Struct("<IBBHII")
 HEADER_BYTES = HEADER.size
 
 Buffer = bytes | bytearray | memoryview
+
+
+def uninitialized(size: int) -> memoryview:
+    """Writable memory that the system gives as it is filled: what a peer announces costs nothing until it comes."""
+    return np.empty(size, np.uint8).data
 
 
 class Frame(NamedTuple):
@@ -53,7 +60,7 @@ class FrameReader:
 
     def __init__(self, blob_bytes_max: int) -> None:
         self._blob_bytes_max = blob_bytes_max
-        self._view = memoryview(bytearray(_READ_BYTES))
+        self._view = uninitialized(_READ_BYTES)
         self._start = 0  # of what no frame has been made of yet
         self._end = 0
 
@@ -151,9 +158,15 @@ class _Outgoing:
 
 
 class FrameWriter:
-    """Turns messages into frames, a chunk of each in turn."""
+    """Turns messages into frames, a chunk of each in turn.
 
-    def __init__(self) -> None:
+    Blobs that are partly sent have at most `underway_bytes_max` together, a single one apart: the other side keeps room
+    for no more. A blob beyond that waits, and smaller ones pass it.
+    """
+
+    def __init__(self, underway_bytes_max: int) -> None:
+        self._underway_bytes_max = underway_bytes_max
+        self._underway_bytes = 0
         self._ready: list[Buffer] = []  # small messages, whole
         self._ready_bytes = 0
         self._queue: deque[_Outgoing] = deque()
@@ -163,6 +176,11 @@ class FrameWriter:
     def pending_bytes(self) -> int:
         """Bytes that wait to be taken."""
         return self._ready_bytes + self._queued_bytes
+
+    @property
+    def pending_messages(self) -> int:
+        """Messages of which not everything was taken."""
+        return len(self._ready) + len(self._queue)
 
     def send(self, kind: int, stream: int, head: bytes, blob: Sequence[Buffer] = (), blob_bytes: int = 0) -> None:
         """Queue a message; the blob's buffers are kept, not copied, until they are taken, unless it is small."""
@@ -193,9 +211,17 @@ class FrameWriter:
             out = [b"".join(out)]
         while self._queue and taken < bytes_wanted:
             outgoing = self._queue.popleft()
+            if outgoing.kind != DATA:
+                underway_bytes = self._underway_bytes + outgoing.blob_bytes
+                if self._underway_bytes and underway_bytes > self._underway_bytes_max:
+                    self._queue.append(outgoing)
+                    continue  # what is under way is in the queue as well, so this ends
+                self._underway_bytes = underway_bytes
             left = outgoing.left
             taken += outgoing.next_frame(out)
             self._queued_bytes -= left - outgoing.left
             if outgoing.left:
                 self._queue.append(outgoing)
+            else:
+                self._underway_bytes -= outgoing.blob_bytes
         return out

@@ -6,16 +6,25 @@ guess when it is decoded. Structs are arrays in MessagePack: a field may be adde
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
+from msgspec import Meta
+
+from .errors import RemoteProtocolError
 
 PROTOCOL_VERSION: Final = 1
 
-KEYS_MAX = 1024  # in one BatchGet, Has or Forget
+KEYS_MAX = 512  # in one BatchGet, Has or Forget: 66 bytes each, and all of a message but its blob has at most 65535
 MEMBERS_MAX = 256
 NOT_HERE, DID_NOT_FIT = -1, -2  # in the place of a size
 ENCODERS_MAX = 64
+
+# What is said of nodes ends up in tables, logs and calls to connect: it is bounded where it comes in.
+Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[!-~]*\Z")]
+Name = Annotated[str, Meta(max_length=255)]
+Host = Annotated[str, Meta(max_length=255, pattern=r"\A[!-~]*\Z")]
+Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -41,15 +50,15 @@ class Hello(Message, frozen=True, array_like=True):
     kind = 1
 
     protocol: int
-    cluster: str
-    id: str
-    boot: str
-    name: str
-    peer_host: str
-    peer_port: int
-    http_host: str
-    http_port: int
-    capacity_bytes: int
+    cluster: Name
+    id: Id
+    boot: Id
+    name: Name
+    peer_host: Host
+    peer_port: Port
+    http_host: Host
+    http_port: Port
+    capacity_bytes: Annotated[int, Meta(ge=0)]
 
 
 class Refused(Message, frozen=True, array_like=True):
@@ -172,11 +181,11 @@ class Ack(Message, frozen=True, array_like=True):
 class Member(msgspec.Struct, frozen=True, array_like=True):
     """Somebody whom the sender hears: worth a call, no more."""
 
-    id: str
-    boot: str
-    name: str
-    peer_host: str
-    peer_port: int
+    id: Id
+    boot: Id
+    name: Name
+    peer_host: Host
+    peer_port: Port
 
 
 class CurrentVersion(msgspec.Struct, frozen=True, array_like=True):
@@ -227,12 +236,15 @@ _decoders: Final[dict[int, msgspec.msgpack.Decoder[Any]]] = {
 }
 
 
-def encode(message: Message) -> bytes:
-    """The message's fields; its kind goes into the frame."""
+def encode(message: Message | Member) -> bytes:
+    """The message's fields; its kind goes into the frame. Of a Member: its part of a State."""
     return _encoder.encode(message)
 
 
 def decode(kind: int, head: bytes | memoryview) -> Message:
-    """The message of a known `kind`; msgspec.DecodeError when `head` is not one."""
-    message: Message = _decoders[kind].decode(head)
+    """The message of a known `kind`; RemoteProtocolError when `head` is not one."""
+    try:
+        message: Message = _decoders[kind].decode(head)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # arrays nested a thousand deep
+        raise RemoteProtocolError(f"{MESSAGES[kind].__name__} that does not decode: {error}") from None
     return message

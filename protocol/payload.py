@@ -2,10 +2,10 @@
 
 A payload is quantised once, where it is made, and then rests and travels as it is. Layout, little-endian:
 
-     0  magic "ECFP"        4  format version u16       6  codec u8         7  compression u8
-     8  checksum u64: xxh3 of everything from byte 16 on
+     0  magic "ECFP"        4  format version u32       8  checksum u64: xxh3 of everything from byte 16 on
     16  header bytes u32   20  tokens u32              24  dim u32         28  fidelity f32
-    32  stored body bytes u64                          40  name bytes u8   41  version bytes u8   42  zeros
+    32  stored body bytes u64                          40  codec u8        41  compression u8
+    42  name bytes u8      43  version bytes u8        44  zeros
     64  image digest 32    96  encoder fingerprint 32  128 name, version, zeros up to a multiple of 64
      …  body: float32 or float16 (tokens, dim), or INT8: float32 scales (tokens,), then int8 codes (tokens, dim)
 
@@ -39,13 +39,14 @@ FIDELITY_USUAL = 0.99
 
 BEYOND_FLOAT16 = -math.inf  # the fidelity of features that float16 has no numbers for
 
-_HEADER = struct.Struct("<4sHBBQIIIfQBB22x32s32s")
+_HEADER = struct.Struct("<4sIQIIIfQBBBB20x32s32s")
 _ALIGNMENT = 64
 _CHECKED_FROM = 16
 
 # lz4 shrinks INT8 ViT features by 0-4 %, and a reader pays for it each time: less than this is not worth having.
-COMPRESSION_GAIN_MIN = 1.10
+STORED_SHARE_MAX = 0.9
 _SAMPLE_BYTES = 4096
+_SCALE_SAFE_MAX = float(np.finfo(np.float32).max) / 128  # up to here no code can decode to infinity
 
 
 class Codec(IntEnum):
@@ -131,7 +132,8 @@ def encode(
     tokens, dim = values.shape
     candidates = (codec,) if codec is not None else (Codec.INT8, Codec.FLOAT16, Codec.FLOAT32)
     for candidate in candidates:
-        body, fidelity = _encode_body(values, candidate)
+        body, measured = _encode_body(values, candidate)
+        fidelity = _float32_below(measured)
         if fidelity >= min_fidelity:
             break
     if fidelity == BEYOND_FLOAT16:
@@ -144,7 +146,6 @@ def encode(
     checksum.update(body)
     data = bytearray(header) + body
     struct.pack_into("<Q", data, 8, checksum.intdigest())
-    # The fidelity is read back as the header's float32, so that maker and receiver say the same number.
     return parse(data, key.packed)
 
 
@@ -157,8 +158,8 @@ def parse(data: bytes | bytearray | memoryview, expected: bytes | None = None) -
     if len(view) < _HEADER.size:
         raise CorruptPayload(f"payload of {len(view)} bytes: its header alone has {_HEADER.size}")
     (
-        magic, version, codec_number, compression_number, checksum, body_at, tokens, dim, fidelity, body_bytes,
-        name_bytes, version_bytes, digest, fingerprint,
+        magic, version, checksum, body_at, tokens, dim, fidelity, body_bytes,
+        codec_number, compression_number, name_bytes, version_bytes, digest, fingerprint,
     ) = _HEADER.unpack_from(view)  # fmt: skip
     if magic != MAGIC:
         raise CorruptPayload(f"payload starts with {magic!r}, expected {MAGIC!r}")
@@ -195,12 +196,20 @@ def _check_values(payload: Payload) -> None:
     body = payload._body()
     if payload.codec is Codec.INT8:
         scales = np.frombuffer(body, "<f4", payload.tokens)
-        if not (scales.min() > 0 and scales.max() < math.inf):
+        largest = scales.max()
+        if not (scales.min() > 0 and largest < math.inf):
             raise CorruptPayload(f"payload of {payload.key}: a scale is zero, below zero, NaN or infinite")
+        if largest > _SCALE_SAFE_MAX and not _is_finite(*_int8_parts(body, payload.tokens, payload.dim)):
+            raise CorruptPayload(f"payload of {payload.key}: a code times its scale is infinite")
     else:
         values = np.frombuffer(body, "<f4" if payload.codec is Codec.FLOAT32 else "<f2")
         if not np.isfinite(values).all():
             raise CorruptPayload(f"payload of {payload.key}: a value is NaN or infinite")
+
+
+def _is_finite(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(dequantize(codes, scales)).all())
 
 
 def _as_float32(array: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -240,10 +249,10 @@ def _compressed(body: bytes) -> bytes | None:
     if len(body) > 4 * _SAMPLE_BYTES:
         step = len(body) // 4
         sample = b"".join(body[at : at + _SAMPLE_BYTES] for at in range(0, 4 * step, step))
-        if len(lz4.block.compress(sample, store_size=False)) * COMPRESSION_GAIN_MIN > len(sample):
+        if len(lz4.block.compress(sample, store_size=False)) > STORED_SHARE_MAX * len(sample):
             return None
     smaller: bytes = lz4.block.compress(body, store_size=False)
-    return smaller if len(smaller) * COMPRESSION_GAIN_MIN <= len(body) else None
+    return smaller if len(smaller) <= STORED_SHARE_MAX * len(body) else None
 
 
 def _header(
@@ -252,8 +261,8 @@ def _header(
     name, version = key.encoder.name.encode(), key.encoder.version.encode()
     body_at = _aligned(_HEADER.size + len(name) + len(version))
     fixed = _HEADER.pack(
-        MAGIC, FORMAT_VERSION, codec, compression, 0, body_at, tokens, dim, fidelity, body_bytes,
-        len(name), len(version), key.digest, key.encoder.fingerprint,
+        MAGIC, FORMAT_VERSION, 0, body_at, tokens, dim, fidelity, body_bytes,
+        codec, compression, len(name), len(version), key.digest, key.encoder.fingerprint,
     )  # fmt: skip
     return (fixed + name + version).ljust(body_at, b"\0")
 
@@ -262,6 +271,12 @@ def _int8_parts(body: memoryview | bytes, tokens: int, dim: int) -> tuple[NDArra
     scales = np.frombuffer(body, "<f4", tokens)
     codes = np.frombuffer(body, np.int8, tokens * dim, offset=4 * tokens).reshape(tokens, dim)
     return codes, scales
+
+
+def _float32_below(fidelity: float) -> float:
+    """What the header can say without flattery; maker and receiver know the fidelity as this number."""
+    nearest = np.float32(fidelity)
+    return float(nearest if nearest <= fidelity else np.nextafter(nearest, np.float32(-math.inf)))
 
 
 def _aligned(size: int) -> int:
