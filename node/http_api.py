@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from .http_bodies import BODIES_BYTES_MAX, BODY_BYTES_MAX
 from .http_features import FeaturesApi
@@ -18,11 +16,6 @@ from .metrics import Metrics
 
 if TYPE_CHECKING:
     from .face import NodeFace
-
-# A node that leaves gives its open requests this long to end.
-SHUTDOWN_TIMEOUT_S = 5.0
-
-_log = logging.getLogger(__name__)
 
 
 def http_app(
@@ -45,20 +38,7 @@ def http_app(
     return app
 
 
-def http_runner(app: web.Application) -> web.AppRunner:
-    """A runner for `app`, to set up and give sites. It keeps no access log: the paths there hold whole digests."""
-    return web.AppRunner(app, access_log=None, logger=_log, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-
-
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[hdrs.SERVER] = "edgecache"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """False for the traceback that aiohttp logs whenever somebody sends what is no HTTP: the sender has been told."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-_log.addFilter(_is_ours)

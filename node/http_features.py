@@ -119,14 +119,18 @@ class FeaturesApi:
         """HEAD /v1/features/DIGEST: whether somebody holds them, without moving them."""
         digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request)
         form = negotiated(request, Form)
+        held = None
         async with _deadline(ask):
             key = FeatureKey(digest, await self._identity(ask))
-            if (found := self._node.lookup.peek(key)) is not None and found.payload.fidelity >= ask.min_fidelity:
-                if is_unchanged(request, etag(found.payload, form)):
-                    return web.Response(status=304, headers=found_headers(found, form))
-                size = str(answer_size(found.payload, form))
-                return web.Response(headers=found_headers(found, form) | {hdrs.CONTENT_LENGTH: size})
-            held = await self._node.lookup.has(key, reach=ask.reach)
+            if ask.min_fidelity >= 0:  # only the features themselves say how near they are
+                found = await self._node.lookup.get(key, reach=ask.reach, min_fidelity=ask.min_fidelity)
+            elif (found := self._node.lookup.peek(key)) is None:
+                held = await self._node.lookup.has(key, reach=ask.reach)
+        if found is not None:
+            if is_unchanged(request, etag(found.payload, form)):
+                return web.Response(status=304, headers=found_headers(found, form))
+            size = str(answer_size(found.payload, form))
+            return web.Response(headers=found_headers(found, form) | {hdrs.CONTENT_LENGTH: size})
         if held is None:
             raise _nobody_holds(key)
         source, node = held

@@ -22,7 +22,8 @@ from ..protocol.errors import EdgeCacheError
 from .address_book import AddressBook
 from .config import Config, default_memory_bytes
 from .discovery import MdnsDiscovery
-from .http_api import http_app, http_runner
+from .http_api import http_app
+from .http_server import http_runner
 from .identity import HeldIdentity, claim
 from .interfaces import announced, is_loopback, present_addresses
 from .service import Node, Settings

@@ -133,7 +133,9 @@ async def test_source_local_does_not_ask_the_peers(client: Client, node: FakeNod
 
 async def test_min_fidelity_passes_over_a_coarser_copy(client: Client, node: FakeNode) -> None:
     await client.post("/v1/features", data=PHOTO)
-    assert (await client.get(URL, params={"min_fidelity": "1"})).status == 404
+    for method in ("GET", "HEAD"):
+        assert (await client.request(method, URL, params={"min_fidelity": "1"})).status == 404
+        assert (await client.request(method, URL, params={"min_fidelity": "0.9"})).status == 200
     better = await client.post("/v1/features", data=PHOTO, params={"min_fidelity": "1"})
     assert (better.status, better.headers["EdgeCache-Codec"]) == (200, "float32")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from edgecache.node import http_problems
-from edgecache.node.http_api import http_app, http_runner
+from edgecache.node.http_api import http_app
 from edgecache.node.http_query import PARAMETERS
 from edgecache.node.openapi import document
 from prometheus_client.parser import text_string_to_metric_families
@@ -111,24 +109,6 @@ async def test_the_dashboard_loads_nothing_from_elsewhere(client: Client) -> Non
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
     assert not re.search(r"https?://|//\w+\.\w|innerHTML|insertAdjacentHTML|document\.write", page)
-
-
-async def test_what_is_no_http_leaves_no_traceback(node: FakeNode, caplog: pytest.LogCaptureFixture) -> None:
-    from aiohttp import web
-
-    runner = http_runner(http_app(node))
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        reader, writer = await asyncio.open_connection(*runner.addresses[0])
-        with caplog.at_level(logging.DEBUG):
-            writer.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
-            assert b" 400 " in await reader.read()
-        writer.close()
-    finally:
-        await runner.cleanup()
-    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""The connections of the HTTP face: no more than there is room for, and none that is held without asking anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+# Half of what this process may open stays for peers, disk and the encoder; 10,000 idle connections would cost 50 MB.
+CONNECTIONS_MAX = 1024
+# Who has not sent the head of a request by then holds the connection for nothing.
+FIRST_REQUEST_TIMEOUT_S = 10.0
+KEEPALIVE_TIMEOUT_S = 30.0
+# A node that leaves gives its open requests this long to end.
+SHUTDOWN_TIMEOUT_S = 5.0
+
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\nContent-Length: 104\r\n\r\n"
+    b'{"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": "too many connections"}'
+)
+
+_log = logging.getLogger(__name__)
+
+
+def http_runner(app: web.Application, connections_max: int | None = None) -> web.AppRunner:
+    """A runner for `app`, to set up and give sites. It keeps no access log: the paths there hold whole digests.
+
+    Without `connections_max`, CONNECTIONS_MAX or half of the descriptors that this process may open.
+    """
+    if connections_max is None:
+        descriptors_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        connections_max = min(CONNECTIONS_MAX, descriptors_max // 2)
+    return _Runner(app, connections_max)
+
+
+class _Runner(web.AppRunner):
+    def __init__(self, app: web.Application, connections_max: int) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            logger=_log,
+            keepalive_timeout=KEEPALIVE_TIMEOUT_S,
+            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+        )
+        self._connections_max = connections_max
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(made, self._connections_max, **self._kwargs)
+
+
+class _Server(web.Server):
+    """aiohttp's server as `made` for the application, that counts and times its connections."""
+
+    def __init__(self, made: web.Server, connections_max: int, **kwargs: Any) -> None:
+        super().__init__(self._answer, request_factory=made.request_factory, **kwargs)
+        self._handle = made.request_handler
+        self._connections_max = connections_max
+        self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._connections) > self._connections_max:
+            transport.write(_FULL)
+            transport.close()
+            return
+        loop = asyncio.get_running_loop()
+        self._silent[handler] = loop.call_later(FIRST_REQUEST_TIMEOUT_S, handler.force_close)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        self._heard(handler)
+        super().connection_lost(handler, exc)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._heard(request.protocol)
+        return await self._handle(request)
+
+    def _heard(self, handler: web.RequestHandler) -> None:
+        if (timer := self._silent.pop(handler, None)) is not None:
+            timer.cancel()
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """False for the traceback that aiohttp logs whenever somebody sends what is no HTTP: the sender has been told."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_log.addFilter(_is_ours)
