@@ -45,10 +45,15 @@ def escaped(text: str) -> str:
     return text.translate(_UNPRINTABLE)
 
 
+def formatter(log_format: str) -> logging.Formatter:
+    """What makes a line of an event: `text` or `json`."""
+    return _JsonFormatter() if log_format == "json" else _TextFormatter()
+
+
 def set_up(log_format: str) -> None:
     """Send this process's log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    handler.setFormatter(formatter(log_format))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("zeroconf").setLevel(logging.CRITICAL)  # what matters of it, discovery.py says
 

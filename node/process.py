@@ -71,9 +71,9 @@ async def _live(config: Config, held: HeldIdentity, stop: asyncio.Event) -> str:
         shown = f"[{http_host}]" if ":" in http_host else http_host
         members = len(node.membership.in_ring()) + 1
         counted = "1 member" if members == 1 else f"{members} members"
+        _log.info("node %s, peers at %s:%d, data in %s", identity.id[:8], *node.peer_address, identity.data_dir)
         print(f"edgecache-node {node.name} ready at http://{shown}:{http_port} (cluster {config.cluster}, {counted})")
         sys.stdout.flush()
-        _log.info("node %s, peers at %s:%d, data in %s", identity.id[:8], *node.peer_address, identity.data_dir)
         ends = [asyncio.ensure_future(event.wait()) for event in (stop, node.twin)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for end in ends:

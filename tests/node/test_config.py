@@ -1,0 +1,104 @@
+"""node/config.py: flags, variables and a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from edgecache.node.config import Config, default_memory_bytes, load, parse_address, parse_size
+from edgecache.protocol.errors import InvalidValue
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("512MiB", 512 * 1024**2),
+        ("4GiB", 4 * 1024**3),
+        ("1.5g", 3 * 1024**3 // 2),
+        ("10MB", 10_000_000),
+        ("1048576", 1024**2),
+        ("64 kib", 64 * 1024),
+    ],
+)
+def test_a_size_is_read_as_people_write_it(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MiB", "-1MiB", "5XB", "1e9", "5 M i B", "٣MiB", "9" * 30])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValue, match="expected a size such as 512MiB"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("127.0.0.1:7440", ("127.0.0.1", 7440)), ("[::1]:0", ("::1", 0)), ("pi.local:1", ("pi.local", 1))],
+)
+def test_an_address_has_a_host_and_a_port(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["7440", ":7440", "host:", "host:-1", "host:65536", "host:٣", "ho\nst:1", ""])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValue, match="expected HOST:PORT"):
+        parse_address(text)
+
+
+def test_nothing_configured_is_a_whole_configuration() -> None:
+    assert load([], {}) == Config()
+
+
+def test_flags_win_over_variables_and_those_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('name = "file"\nreplicas = 3\nseed = ["a:1", "b:2"]\nlog-format = "json"\n')
+    config = load(
+        ["--config", str(file), "--name", "flag"],
+        {"EDGECACHE_NAME": "variable", "EDGECACHE_REPLICAS": "4", "HOME": "/"},
+    )
+    assert config == Config(name="flag", replicas=4, seeds=(("a", 1), ("b", 2)), log_format="json")
+
+
+def test_a_variable_may_name_the_file_and_several_seeds(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('memory = "2MiB"\ninsecure = true\n')
+    config = load([], {"EDGECACHE_CONFIG": str(file), "EDGECACHE_SEED": "a:1, b:2", "EDGECACHE_NO_MDNS": "1"})
+    assert config == Config(memory_bytes=2 * 1024**2, insecure=True, no_mdns=True, seeds=(("a", 1), ("b", 2)))
+
+
+def test_a_stronger_layer_decides_between_an_encoder_and_none() -> None:
+    assert load(["--no-encoder"], {"EDGECACHE_ENCODER": "edgecache/tiny"}) == Config(no_encoder=True)
+    assert load(["--encoder", "hf:x"], {"EDGECACHE_NO_ENCODER": "1"}) == Config(encoder="hf:x")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("colour = 'red'", "colour: no such setting; there are cluster, data_dir"),
+        ("replicas = 'two'", "replicas: 'two': expected a number from 1 to 16"),
+        ("replicas = true", "replicas: True: expected a number"),
+        ("insecure = 'perhaps'", "insecure: 'perhaps': expected true or false"),
+        ("seed = 5", "seed: 5: expected a list of HOST:PORT"),
+        ("name = ", "--config"),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_setting(content: str, complaint: str, tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(content)
+    with pytest.raises(InvalidValue) as caught:
+        load(["--config", str(file)], {})
+    assert complaint in str(caught.value)
+
+
+def test_a_wrong_variable_is_named() -> None:
+    with pytest.raises(InvalidValue, match="EDGECACHE_LISTEN: 'here': expected HOST:PORT"):
+        load([], {"EDGECACHE_LISTEN": "here"})
+
+
+def test_the_peer_port_follows_the_http_port_unless_it_is_taken() -> None:
+    assert Config().peer_candidates(7440) == [("127.0.0.1", 7441), ("127.0.0.1", 0)]
+    assert Config(listen=("0.0.0.0", 0)).peer_candidates(50000) == [("0.0.0.0", 0)]
+    assert Config(peer_listen=("10.0.0.1", 9)).peer_candidates(7440) == [("10.0.0.1", 9)]
+
+
+def test_the_default_memory_is_a_quarter_of_something() -> None:
+    assert 1024**2 <= default_memory_bytes() < 1024**5

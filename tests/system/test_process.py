@@ -1,0 +1,107 @@
+"""`edgecache-node` as a process: its one line, its exit statuses, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.nodes import NODE, Nodes, until
+
+
+def run(*flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", NODE, *flags], capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--memory", "5XB"], "--memory: '5XB': expected a size such as 512MiB or 4GiB"),
+        (["--memory", "7"], "--memory: '7': at least 1048576 bytes"),
+        (["--listen", "7440"], "--listen: '7440': expected HOST:PORT"),
+        (["--listen", "127.0.0.1:70000"], "a port from 0 to 65535"),
+        (["--replicas", "0"], "--replicas: '0': expected a number from 1 to 16"),
+        (["--log-format", "xml"], "--log-format: 'xml': expected text or json"),
+        (["--encoder", "nonsense"], "nonsense"),
+        (["--encoder", "edgecache/tiny", "--no-encoder"], "an encoder and no encoder"),
+        (["--config", "/nowhere.toml"], "/nowhere.toml"),
+        (["--name", "two\nlines"], "expected a text that prints"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_that_says_what_and_why(flags: list[str], complaint: str, tmp_path: Path) -> None:
+    listen = [] if "--listen" in flags else ["--listen", "127.0.0.1:0"]
+    ended = run(*flags, *listen, "--data-dir", str(tmp_path))
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert complaint in ended.stderr.splitlines()[-1]
+
+
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for flag in ("--listen", "--peer-listen"):
+            others = ["--listen", "127.0.0.1:0"] if flag == "--peer-listen" else []
+            ended = run(flag, f"127.0.0.1:{port}", *others, "--data-dir", str(tmp_path / flag), "--no-encoder")
+            assert ended.returncode == 1
+            assert f"127.0.0.1:{port}: the port is in use" in ended.stderr.splitlines()[-1]
+
+
+def test_a_data_directory_serves_one_node_at_a_time(nodes: Nodes, tmp_path: Path) -> None:
+    nodes.start("--data-dir", str(tmp_path / "shared"), "--no-encoder")
+    ended = run("--data-dir", str(tmp_path / "shared"), "--listen", "127.0.0.1:0")
+    assert ended.returncode == 2
+    assert "is in use by process" in ended.stderr.splitlines()[-1]
+
+
+def test_without_a_key_it_listens_on_loopback_only_and_says_so(nodes: Nodes) -> None:
+    node = nodes.start("--listen", "0.0.0.0:0", "--no-encoder", "--no-mdns")
+    assert node.url.startswith("http://127.0.0.1:")
+    assert "loopback only" in node.log.read_text()
+
+
+def test_flags_win_over_variables_and_variables_over_the_file(nodes: Nodes, tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('memory = "2MiB"\nreplicas = 3\npeer-listen = "127.0.0.1:0"\nno_encoder = true\n')
+    node = nodes.start(
+        "--config", str(file), "--memory", "4MiB", "--no-mdns",
+        environment={"EDGECACHE_MEMORY": "3MiB", "EDGECACHE_REPLICAS": "4"},
+    )  # fmt: skip
+    cluster = node.get("/v1/cluster").json()
+    assert cluster["node"]["capacity_bytes"] == 4 * 1024**2
+    assert cluster["ring"]["copies"] == 4
+    assert cluster["node"]["encoder"] is None
+
+
+def test_the_id_survives_a_restart_and_the_boot_does_not(nodes: Nodes, tmp_path: Path) -> None:
+    flags = ("--data-dir", str(tmp_path / "kept"), "--no-encoder", "--no-mdns")
+    first = nodes.start(*flags)
+    before = first.get("/v1/cluster").json()["node"]
+    first.kill()
+    after = nodes.start(*flags).get("/v1/cluster").json()["node"]
+    assert after["id"] == before["id"]
+    assert after["boot"] > before["boot"]
+
+
+def test_seeds_do_without_mdns_and_are_remembered(nodes: Nodes) -> None:
+    first = nodes.start("--no-encoder", "--no-mdns", "--peer-listen", "127.0.0.1:0")
+    seed = first.get("/v1/cluster").json()["node"]["peer"]
+    second = nodes.start("--no-encoder", "--no-mdns", "--seed", seed)
+    third = nodes.start("--no-encoder", "--no-mdns", "--seed", seed)
+    for node in (first, second, third):
+        node.until_members(3)
+    book = nodes.directory / "n3" / "peers.json"
+    until(lambda: book.exists() and book.read_text().count('"boot"') == 2, f"two peers in {book}")
+    third.kill()
+    again = nodes.start("--no-encoder", "--no-mdns", "--name", "n3", "--data-dir", str(nodes.directory / "n3"))
+    again.until_members(3)
+
+
+def test_the_log_can_be_json(nodes: Nodes) -> None:
+    node = nodes.start("--log-format", "json", "--no-encoder", "--no-mdns")
+    events = [json.loads(line) for line in node.log.read_text().splitlines()]
+    assert {"time", "level", "room", "message"} <= events[0].keys()
