@@ -8,6 +8,7 @@ no CORS header ever invites one.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -16,6 +17,8 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from .http_problems import Problem
+
+_LOCAL_NAME = re.compile(r"[a-z0-9_-]{1,63}", re.ASCII)
 
 
 def guard(names: Iterable[str]) -> Middleware:
@@ -49,7 +52,11 @@ def known_hosts(names: Iterable[str]) -> frozenset[str]:
 
 
 def is_known(host: str, known: frozenset[str]) -> bool:
-    """Whether `host`, a Host header in lower case, means this machine. An address always does: it cannot be rebound."""
+    """Whether `host`, a Host header in lower case, may mean this machine.
+
+    An address always does: it cannot be rebound. So may a name without a dot, which is the local network's to give: no
+    page comes from a site of such a name.
+    """
     if host.startswith("["):
         name, bracket, port = host[1:].partition("]")
         if not bracket or (port and not _is_port(port[1:] if port[0] == ":" else "")):
@@ -58,7 +65,7 @@ def is_known(host: str, known: frozenset[str]) -> bool:
     name, colon, port = host.partition(":")
     if colon and not _is_port(port):
         return False
-    return _is_address(name) or name.removesuffix(".") in known
+    return _is_address(name) or name.removesuffix(".") in known or (_LOCAL_NAME.fullmatch(name) is not None)
 
 
 def _is_port(text: str) -> bool:
