@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from .errors import RemoteProtocolError
 from .frames import DATA, Buffer, Frame, FrameReader, FrameWriter, uninitialized
 from .messages import (
@@ -39,15 +41,13 @@ MESSAGE_TIMEOUT_S = 60.0
 REASON_CHARS_MAX = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The other side is who it should be."""
 
     hello: Hello
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """The dialer wants an answer on `stream`."""
 
     stream: int
@@ -55,8 +55,7 @@ class Asked:
     blob: memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """The answer to the request on `stream`, or None: its deadline has passed."""
 
     stream: int

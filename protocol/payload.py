@@ -276,7 +276,7 @@ def _int8_parts(body: memoryview | bytes, tokens: int, dim: int) -> tuple[NDArra
 def _float32_below(fidelity: float) -> float:
     """What the header can say without flattery; maker and receiver know the fidelity as this number."""
     nearest = np.float32(fidelity)
-    return float(nearest if nearest <= fidelity else np.nextafter(nearest, np.float32(-math.inf)))
+    return float(nearest if float(nearest) <= fidelity else np.nextafter(nearest, np.float32(-math.inf)))
 
 
 def _aligned(size: int) -> int:

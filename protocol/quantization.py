@@ -19,6 +19,7 @@ from .errors import InvalidValue
 
 CODE_MAX = 127
 SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
+INEXACT_MAX = 1.0 - 2.0**-24  # the float32 below 1: 1.0 itself promises the very same values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +55,10 @@ def quantize(array: NDArray[np.float32]) -> Quantized:
     scaled = np.divide(array, scales[:, None], out=magnitude)  # magnitude has served: its memory is reused
     rounded = np.rint(scaled)
     codes = rounded.astype(np.int8)
-    return Quantized(codes, scales, _cosine(scaled, rounded, scales))
+    fidelity = _cosine(scaled, rounded, scales)
+    if fidelity > INEXACT_MAX and not np.array_equal(dequantize(codes, scales), array):
+        fidelity = INEXACT_MAX
+    return Quantized(codes, scales, fidelity)
 
 
 def dequantize(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,10 +67,11 @@ def dequantize(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[
 
 
 def cosine(original: NDArray[np.float32], decoded: NDArray[np.float32]) -> float:
-    """Cosine of two arrays (tokens, dim) over all their values; 1.0 where both are zero."""
+    """Cosine of two arrays (tokens, dim) over all their values; 1.0 only if they are equal."""
     largest = np.maximum(np.abs(original).max(axis=1), SMALLEST_NORMAL)
     with np.errstate(over="ignore"):
-        return _cosine(original / largest[:, None], decoded / largest[:, None], largest)
+        nearness = _cosine(original / largest[:, None], decoded / largest[:, None], largest)
+    return nearness if nearness <= INEXACT_MAX or np.array_equal(original, decoded) else INEXACT_MAX
 
 
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32], weights: NDArray[np.float32]) -> float:
