@@ -95,14 +95,15 @@ class Responder:
         sizes, blob, total = [], [], 0
         for key in keys:
             held = self._store.get(key)
+            size = held.nbytes if held is not None else 0
             if held is None:
                 sizes.append(messages.NOT_HERE)
-            elif total + held.nbytes > BLOB_BYTES_MAX:
+            elif total + size > BLOB_BYTES_MAX:
                 sizes.append(messages.DID_NOT_FIT)
             else:
-                sizes.append(held.nbytes)
+                sizes.append(size)
                 blob.append(held.data)
-                total += held.nbytes
+                total += size
         self._stats.bytes_out += total
         return Answer(messages.Batch(sizes), blob, total)
 
