@@ -20,7 +20,10 @@ class NodeFace(Protocol):
     versions: Versions
 
     async def own_encoder(self) -> EncoderIdentity | None:
-        """The identity of the node's encoder, None if it runs none; waits while a model that must be read loads."""
+        """The identity of the node's encoder, None if it runs none; `versions` knows it from then on.
+
+        Waits while a model that must be read loads; EncoderUnavailable.
+        """
 
     async def invalidate(self, name: str, version: str) -> int:
         """Make `version` of encoder `name` current on every member; how many entries went on this node."""

@@ -255,7 +255,7 @@ class FeaturesApi:
                 if await self._own_encoder_or_none() is None:
                     raise
         else:
-            await self._own_encoder()
+            await self._node.own_encoder()
         return versions.resolve(ask.encoder, ask.version)
 
     async def _identity_to_encode(self, ask: Ask) -> EncoderIdentity:
@@ -268,15 +268,9 @@ class FeaturesApi:
                 raise
             raise EncoderUnavailable(str(error), retry_after_s=60) from None
 
-    async def _own_encoder(self) -> EncoderIdentity | None:
-        own = await self._node.own_encoder()
-        if own is not None and own != self._node.versions.own:
-            self._node.versions.use(own)  # whoever waited for the model beside this may not have got to it yet
-        return own
-
     async def _own_encoder_or_none(self) -> EncoderIdentity | None:
         try:
-            return await self._own_encoder()
+            return await self._node.own_encoder()
         except EncoderUnavailable:
             return None
 

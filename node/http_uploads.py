@@ -36,9 +36,10 @@ async def uploaded(declared: str, body: bytes, digest: bytes, ask: Ask, versions
         return payloads.encode(array, key, min_fidelity=least)
 
     try:
-        return await aside(len(body), encoded)
+        payload = await aside(len(body), encoded)
     except (NotATensor, InvalidValue) as error:
         raise Problem(422, str(error)) from None
+    return _fitting(payload, versions)
 
 
 async def _payload(body: bytes, digest: bytes, ask: Ask, versions: Versions) -> Payload:
@@ -55,6 +56,13 @@ async def _payload(body: bytes, digest: bytes, ask: Ask, versions: Versions) -> 
     known = versions.resolve(encoder.name, encoder.version, declare=True)
     if known != encoder and known in versions.known():
         raise Problem(422, f"payload: its {encoder} has other weights, preprocessing or shape than the one here")
+    return _fitting(payload, versions)
+
+
+def _fitting(payload: Payload, versions: Versions) -> Payload:
+    if not versions.fits(payload):
+        shape = (payload.tokens, payload.dim)
+        raise Problem(422, f"features of shape {shape}: {payload.key.encoder} makes {versions.own_shape}")
     return payload
 
 

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from ..protocol import payload as payloads
@@ -166,8 +167,7 @@ class Lookup:
     async def _find(self, key: FeatureKey, image: bytes | None, reach: Reach, min_fidelity: float) -> Found | None:
         started = self._now()
         if reach is not Reach.LOCAL:
-            timeout_s = FETCH_TIMEOUT_S if image is None else FETCH_TIMEOUT_WITH_IMAGE_S
-            found = await self._from_peers(key, min_fidelity, timeout_s)
+            found = await self._from_peers(key, min_fidelity, can_encode=image is not None)
             if found is not None:
                 self._keep(found.payload, started)
                 return found
@@ -181,14 +181,17 @@ class Lookup:
             return None
         return Found(payload, Source.MEMORY, self._name)
 
-    async def _from_peers(self, key: FeatureKey, min_fidelity: float, timeout_s: float) -> Found | None:
-        deadline = self._now() + timeout_s
+    async def _from_peers(self, key: FeatureKey, min_fidelity: float, *, can_encode: bool) -> Found | None:
+        deadline = self._now() + (FETCH_TIMEOUT_WITH_IMAGE_S if can_encode else FETCH_TIMEOUT_S)
         holders = self._holders(key.packed)
-        found = await self._ask_in_turn(holders, key, min_fidelity, deadline)
+        # A holder that has kept somebody waiting is waited for again only where there is no other way.
+        worth_asking = [node for node in holders if self._peers.is_healthy(node)]
+        if not worth_asking and not can_encode:
+            worth_asking = holders
+        found = await self._ask_in_turn(worth_asking, key, min_fidelity, deadline)
         if found is not None:
             return found
-        asked = set(holders)
-        others = [node for node in self._peers.others() if node not in asked][:OTHERS_ASKED_MAX]
+        others = self._others(without=holders)
         if not others or self._now() >= deadline:
             return None
         havers = [node for node, keys in (await self._who_has([key.packed], others, deadline)).items() if keys]
@@ -201,7 +204,7 @@ class Lookup:
 
         async def ask(node: NodeId) -> Found | None:
             payload = await self._peers.get(node, key.packed, deadline - self._now())
-            if payload is None or payload.fidelity < min_fidelity:
+            if payload is None or payload.fidelity < min_fidelity or not self._versions.fits(payload):
                 return None
             return Found(payload, Source.PEER, self._peers.name(node))
 
@@ -261,7 +264,7 @@ class Lookup:
             for rank in range(self._ring().copies):  # owners first, then the first replicas, and so on
                 await self._fetch_together(unique, found, self._by_holder(unique, found, rank), deadline)
             missing = [key.packed for key in unique if key not in found]
-            if missing and (others := self._peers.others()[:OTHERS_ASKED_MAX]):
+            if missing and (others := self._others()):
                 held = await self._who_has(missing, others, deadline)
                 plan: dict[NodeId, list[bytes]] = {}
                 for node, node_keys in held.items():  # each key from the first that has it
@@ -300,6 +303,8 @@ class Lookup:
         by_packed = {key.packed: key for key in keys}
         for node, answer in zip(plan, answers, strict=True):
             for packed, payload in answer.items():
+                if not self._versions.fits(payload):
+                    continue
                 found[by_packed[packed]] = Found(payload, Source.PEER, self._peers.name(node))
 
     # -- has, put, forget ---------------------------------------------------------------------------------------
@@ -309,8 +314,8 @@ class Lookup:
         if key.packed in self._store:
             return Source.MEMORY, self._name
         if reach is not Reach.LOCAL:
-            others = self._peers.others()[:OTHERS_ASKED_MAX]
-            for node, held in (await self._who_has([key.packed], others, self._now() + FETCH_TIMEOUT_S)).items():
+            deadline = self._now() + FETCH_TIMEOUT_S
+            for node, held in (await self._who_has([key.packed], self._others(), deadline)).items():
                 if held:
                     return Source.PEER, self._peers.name(node)
         return None
@@ -356,20 +361,25 @@ class Lookup:
     # -- shared steps -------------------------------------------------------------------------------------------
 
     def _holders(self, key: bytes) -> list[NodeId]:
-        """Whom to ask: the owner and its replicas without this node, the doubtful ones last."""
-        holders = [node for node in self._ring().holders(key) if node != self._node]
-        return sorted(holders, key=lambda node: not self._peers.is_healthy(node))
+        """The owner of `key` and its replicas, without this node."""
+        return [node for node in self._ring().holders(key) if node != self._node]
+
+    def _others(self, without: Sequence[NodeId] = ()) -> list[NodeId]:
+        """The members that are asked when it is not known who has something."""
+        healthy = (node for node in self._peers.others() if node not in without and self._peers.is_healthy(node))
+        return list(islice(healthy, OTHERS_ASKED_MAX))
 
     def _keep(self, payload: Payload, started: float) -> bool:
         if self._tombstones.forbids(payload.key, started) or not self._versions.is_current(payload.key.encoder):
             return False
-        return self._store.put(payload)
+        return self._versions.fits(payload) and self._store.put(payload)
 
     async def _leave_copies(self, payload: Payload, started: float) -> int:
-        """Put `payload` where the ring wants it, passing over who does not take it; how many other nodes have it."""
+        """Put `payload` where the ring wants it, passing over who does not answer; how many other nodes have it."""
         ring = self._ring()
         wanted = ring.copies - (self._node in ring.holders(payload.key.packed))
-        candidates = [node for node in ring.walk(payload.key.packed) if node != self._node]
+        others = (node for node in ring.walk(payload.key.packed) if node != self._node)
+        candidates = [node for node in others if self._peers.is_healthy(node)]
         copies = 0
         while candidates and copies < wanted:
             batch, candidates = candidates[: wanted - copies], candidates[wanted - copies :]

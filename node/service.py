@@ -54,6 +54,9 @@ class _Described(Protocol):
     @property
     def identity(self) -> EncoderIdentity: ...
 
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
 
 class LocalEncoder(Encoder, Protocol):
     """What a node encodes with: `edgecache.encoder.worker.EncoderWorker` is one, a simulation gives another."""
@@ -157,7 +160,7 @@ class Node:
         self._tasks: list[asyncio.Task[None]] = []
         self._is_leaving = False
         if encoder is not None and encoder.known is not None:
-            self.versions.use(encoder.known.identity)
+            self.versions.use(encoder.known.identity, encoder.known.shape)
 
     # -- start --------------------------------------------------------------------------------------------------
 
@@ -187,7 +190,7 @@ class Node:
         await asyncio.sleep(ENCODER_DELAY_S)
         await encoder.start()
         try:
-            self.versions.use((await encoder.described()).identity)
+            await self.own_encoder()
         except EncoderUnavailable as error:
             _log.error("no features can be made on this node: %s", error)
 
@@ -293,7 +296,11 @@ class Node:
 
     async def own_encoder(self) -> EncoderIdentity | None:
         """The identity of this node's encoder; waits while a model that must be read loads. EncoderUnavailable."""
-        return (await self._encoder.described()).identity if self._encoder is not None else None
+        if self._encoder is None:
+            return None
+        described = await self._encoder.described()
+        self.versions.use(described.identity, described.shape)
+        return described.identity
 
     async def invalidate(self, name: str, version: str) -> int:
         """Make `version` of encoder `name` current on every member; how many entries went on this node."""

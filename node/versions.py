@@ -11,9 +11,13 @@ agree on the last word, whatever order they hear them in and whatever their cloc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..protocol.errors import EdgeCacheError, InvalidValue
 from ..protocol.keys import EncoderIdentity
+
+if TYPE_CHECKING:
+    from ..protocol.payload import Payload
 
 IDENTITIES_MAX = 64
 COUNTER_MAX = 2**53
@@ -39,16 +43,26 @@ class Versions:
     """What is known of encoders on one node."""
 
     def __init__(self, own: EncoderIdentity | None = None) -> None:
-        self.own = own
+        self.own: EncoderIdentity | None = None
+        self.own_shape: tuple[int, int] | None = None
         self._known: dict[bytes, EncoderIdentity] = {}
         self._current: dict[str, Current] = {}
         if own is not None:
-            self.learn(own)
+            self.use(own)
 
-    def use(self, own: EncoderIdentity) -> None:
-        """The node's own encoder turns out to be `own`: what a request means that names none."""
+    def use(self, own: EncoderIdentity, shape: tuple[int, int] | None = None) -> None:
+        """The node's own encoder turns out to be `own`: what a request means that names none.
+
+        `shape` is the (tokens, dim) of all that it makes.
+        """
         self.own = own
+        self.own_shape = shape
         self.learn(own)
+
+    def fits(self, payload: Payload) -> bool:
+        """Whether `payload` has the shape of its encoder's features, as far as that is known here."""
+        is_own = self.own_shape is not None and payload.key.encoder == self.own
+        return not is_own or (payload.tokens, payload.dim) == self.own_shape
 
     def learn(self, identity: EncoderIdentity) -> bool:
         """`identity` exists; False if that is no news. At most 64 are kept, the oldest acquaintance goes first."""

@@ -28,6 +28,7 @@ class Description:
     """What a modelled encoder says of itself."""
 
     identity: EncoderIdentity
+    shape: tuple[int, int]
 
 
 class ModelledEncoder:
@@ -35,7 +36,7 @@ class ModelledEncoder:
 
     def __init__(self, encode_s: float = 0.06, tokens: int = 4, dim: int = 8, version: str = "1") -> None:
         fingerprint = sha256(f"modelled {tokens}x{dim}".encode()).digest()
-        self.known = Description(EncoderIdentity("modelled", version, fingerprint))
+        self.known = Description(EncoderIdentity("modelled", version, fingerprint), (tokens, dim))
         self.encoded: list[bytes] = []
         self._encode_s = encode_s
         self._shape = (tokens, dim)

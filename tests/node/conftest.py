@@ -118,6 +118,8 @@ class FakeNode:
     async def own_encoder(self) -> EncoderIdentity | None:
         if self.own_error is not None:
             raise self.own_error
+        if self.own is not None:
+            self.versions.use(self.own)
         return self.own
 
     async def invalidate(self, name: str, version: str) -> int:

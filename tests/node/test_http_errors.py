@@ -154,7 +154,7 @@ async def test_a_foreign_host_is_refused(client: Client, host: str, path: str) -
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LOCALHOST:7440", "127.0.0.1:80", "192.168.1.7", "[::1]:7440", "[fe80::1]", "camera-1", "localhost.",
+    ["localhost", "LOCALHOST:7440", "127.0.0.1:80", "192.168.1.7", "[::1]:7440", "[fe80::1]", "camera-1", "kiosk-3",
      "Camera-1.local:7440"],
 )  # fmt: skip
 async def test_this_machine_is_known_by_its_addresses_and_names(client: Client, host: str) -> None:

@@ -358,3 +358,13 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
     assert bytes_of(1) == bytes_of(1)
     assert bytes_of(1) != bytes_of(2)
+
+
+@in_virtual_time
+async def test_features_of_another_shape_than_the_encoder_makes_are_not_taken_from_a_peer() -> None:
+    async with Cluster(2) as cluster:
+        key = cluster.key(IMAGES[0])
+        wrong = payloads.encode(np.ones((3, 3), np.float32), key)
+        cluster.nodes[1].store.put(wrong)
+        assert await cluster.nodes[0].lookup.get(key) is None
+        assert not cluster.nodes[0].lookup.accept(wrong, age_s=0.0)
