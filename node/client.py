@@ -57,7 +57,8 @@ class Client:
 
     Without a `url` it takes the node on this machine, else one that mDNS brings; when that dies, the next. `encoder`
     and `version` name whose features are meant; left out, the node's own. `encode` is the user's own encoder: it is
-    called for what nobody has, and when no node answers, so that then nothing raises.
+    called for what nobody has, and when no node answers, so that then nothing raises. Name it by `encoder` and
+    `version`, or what nodes answer is their encoder's, and what it makes is shared with nobody.
     """
 
     def __init__(

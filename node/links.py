@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ..protocol import messages
 from ..protocol.connection import Answered, Event, Opened
 from ..protocol.errors import RemoteProtocolError
-from .membership import PING_INTERVAL_S
+from .membership import DEAD_AFTER_S, PING_INTERVAL_S
 from .peer_protocol import PeerProtocol
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ DIAL_TIMEOUT_S = 2.0
 REDIAL_FIRST_S = 0.1
 REDIAL_MEMBER_MAX_S = 5.0
 REDIAL_STRANGER_MAX_S = 30.0
+GIVE_UP_AFTER_S = 3600.0
 TARGETS_MAX = 256
 
 _log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class _Target:
     is_seed: bool
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     has_met: bool = False
+    is_open: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -175,29 +177,40 @@ class Links:
         target.task = asyncio.ensure_future(self._keep(target))
 
     def _make_room(self) -> bool:
-        for address, target in self._targets.items():
-            if not target.has_met and not target.is_seed and target.task is not None:
-                target.task.cancel()
-                del self._targets[address]
-                return True
-        return False
+        """Give up an address where nobody answers, rather one where nobody ever did."""
+        given_up = min(
+            (target for target in self._targets.values() if not target.is_open and not target.is_seed),
+            key=lambda target: target.has_met,
+            default=None,
+        )
+        if given_up is None or given_up.task is None:
+            return False
+        given_up.task.cancel()
+        del self._targets[given_up.address]
+        return True
 
     # -- the story of one address -------------------------------------------------------------------------------
 
     async def _keep(self, target: _Target) -> None:
         """Dial, ask how it is for as long as it answers, and dial again."""
-        redial_s = REDIAL_FIRST_S
+        loop = asyncio.get_running_loop()
+        redial_s, failing_since = REDIAL_FIRST_S, loop.time()
         try:
             while not self._is_closed:
                 link = await self._dial(target)
                 if link is not None:
-                    target.has_met = True
-                    redial_s = REDIAL_FIRST_S
+                    target.has_met = target.is_open = True
                     await self._stay(link)
+                    target.is_open = False
+                    redial_s, failing_since = REDIAL_FIRST_S, loop.time()
                     if self._has_left(link.hello):
                         return
-                elif not target.is_seed and target.address not in self._targets:
+                elif target.address not in self._targets:
                     return
+                elif not target.is_seed and loop.time() - failing_since > GIVE_UP_AFTER_S:
+                    return
+                # A sighting ends the wait, but not the first of it: sightings cost nothing to make up.
+                await asyncio.sleep(REDIAL_FIRST_S)
                 target.wake.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(target.wake.wait(), redial_s * self._rng.uniform(0.8, 1.2))
@@ -275,10 +288,15 @@ class Links:
     async def _stay(self, link: Link) -> None:
         node, boot = link.hello.id, link.hello.boot
         loop = asyncio.get_running_loop()
+        answered_at = loop.time()
         try:
             while not link.lost.is_set():
                 asked_at = loop.time()
-                await self._ping(link)
+                if await self._ping(link):
+                    answered_at = loop.time()
+                elif loop.time() - answered_at > DEAD_AFTER_S:
+                    # TCP would go on trying, less and less often: after a minute's cut, for a minute more.
+                    link.protocol.abort("no answer")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(link.lost.wait(), max(0.0, asked_at + PING_INTERVAL_S - loop.time()))
         finally:
@@ -288,15 +306,16 @@ class Links:
                 self._membership.lost(loop.time(), node, boot)
                 self._on_change()
 
-    async def _ping(self, link: Link) -> None:
+    async def _ping(self, link: Link) -> bool:
+        """Whether it answers; and what it knows that this node does not."""
         digest = self._gossip.digest()
         answered = await link.ask(messages.Ping(digest, 0), PING_INTERVAL_S)
         if answered is None or not isinstance(answered.answer, messages.Ack):
-            return
+            return False
         link.is_slow = False
         self._membership.answered(asyncio.get_running_loop().time(), link.hello.id, answered.answer.used_bytes)
         if answered.answer.digest in (digest, link.merged_digest):
-            return
+            return True
         state = await link.ask(messages.GetState(), PING_INTERVAL_S)
         if state is not None and isinstance(state.answer, messages.State):
             try:
@@ -304,6 +323,7 @@ class Links:
                 link.merged_digest = answered.answer.digest
             except RemoteProtocolError as error:
                 self.offended(link, error)
+        return True
 
     def _has_left(self, hello: Hello) -> bool:
         member = self._membership.get(hello.id)

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 TINY = "edgecache/tiny"
 HTTP_BACKLOG = 128
+DESCRIPTORS = 8192
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class PortInUse(EdgeCacheError):
 async def run(config: Config, environment: Mapping[str, str]) -> None:
     """Run a node until a signal ends it. PortInUse, InvalidValue."""
     config = _kept_to_loopback(config)
+    _allow_descriptors()
     held = await asyncio.to_thread(claim, config.data_dir, _default_data_root(environment))
     stop = _stop_on_signals()
     try:
@@ -187,6 +190,14 @@ def _default_data_root(environment: Mapping[str, str]) -> Path:
     if not os.path.isabs(base):  # the XDG base directory specification: a relative path is to be ignored
         base = os.path.expanduser("~/.local/share")
     return Path(base) / "edgecache"
+
+
+def _allow_descriptors() -> None:
+    """A connection is a descriptor, and the usual limit of 1,024 is meant for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < DESCRIPTORS:
+        wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _stop_on_signals() -> asyncio.Event:
