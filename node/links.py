@@ -205,9 +205,10 @@ class Links:
                     redial_s, failing_since = REDIAL_FIRST_S, loop.time()
                     if self._has_left(link.hello):
                         return
-                elif target.address not in self._targets:
+                elif target.address not in self._targets:  # found to be of no use, or given up for another
                     return
-                elif not target.is_seed and loop.time() - failing_since > GIVE_UP_AFTER_S:
+                is_hopeless = loop.time() - failing_since > GIVE_UP_AFTER_S
+                if is_hopeless and not target.is_seed:
                     return
                 # A sighting ends the wait, but not the first of it: sightings cost nothing to make up.
                 await asyncio.sleep(REDIAL_FIRST_S)
@@ -274,7 +275,8 @@ class Links:
         held = self._links.get(hello.id)
         if held is not None and not held.lost.is_set():
             if held.hello.boot == hello.boot:
-                self._targets.pop(target.address, None)  # another way to the same node
+                if not target.is_seed:
+                    self._targets.pop(target.address, None)  # another way to the same node
                 return False
             held.protocol.abort("the node has restarted")
         peer = (hello.peer_host or target.address[0], hello.peer_port)
