@@ -321,6 +321,21 @@ class Connection:
         self._next_expiry = min(self._deadlines.values(), default=math.inf)
         return [Answered(stream, None, _EMPTY) for stream in expired]
 
+    def check(self) -> None:
+        """Assert that the bookkeeping agrees with itself."""
+        arriving_bytes = sum(arriving.blob_bytes for arriving in self._arriving.values() if arriving.blob is not None)
+        assert self._arriving_bytes == arriving_bytes <= ARRIVING_BYTES_MAX, (self._arriving_bytes, arriving_bytes)
+        assert self._next_expiry <= min(self._deadlines.values(), default=math.inf)
+        assert not self._deadlines.keys() & self._abandoned
+        assert len(self._deadlines) + len(self._abandoned) <= STREAMS_MAX
+        assert not self._answering & self._arriving.keys()
+        if self._is_dialer:
+            assert not self._answering
+            assert self._arriving.keys() <= self._deadlines.keys() | self._abandoned
+        else:
+            assert not self._deadlines
+            assert not self._abandoned
+
     @property
     def _is_mid_message(self) -> bool:
         return bool(self._arriving) or not self._reader.is_between_frames

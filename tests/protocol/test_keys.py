@@ -115,8 +115,8 @@ def test_a_packed_key_is_two_whole_digests(
     key, other = FeatureKey(digest, encoder), FeatureKey(other_digest, other_encoder)
     assert key.packed == digest + encoder.digest
     assert len(key.packed) == PACKED_KEY_BYTES
-    is_same = digest == other_digest and encoder == other_encoder
-    assert (key == other, key.packed == other.packed) == (is_same, is_same)
+    assert (key == other) == (key.packed == other.packed)
+    assert (key == other) == (digest == other_digest and encoder == other_encoder)
     assert key == FeatureKey(digest, encoder)
     assert hash(key) == hash(FeatureKey(digest, encoder))
 

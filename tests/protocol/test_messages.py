@@ -122,7 +122,7 @@ def test_damage_is_refused_or_is_a_message(message: Message, data: st.DataObject
     head = bytearray(encode(message))
     head[data.draw(st.integers(0, len(head) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(RemoteProtocolError):
-        decode(message.kind, head)
+        decode(message.kind, bytes(head))
 
 
 @pytest.mark.parametrize(
