@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 
 from .discovery import Claim, hear_nodes
-from .interfaces import InterfaceAddress, announced, present_addresses
+from .interfaces import InterfaceAddress, announced, is_loopback, present_addresses
 from .multicast import echo
 
 HTTP_TIMEOUT_S = 3.0
@@ -41,11 +41,12 @@ class Check:
 
 
 class NodeSeen(msgspec.Struct, frozen=True):
-    """The part of a node's own account that is looked at here."""
+    """The part of a node's own account that is looked at here. `peer` is HOST:PORT."""
 
     id: str = ""
     name: str = ""
     cluster: str = ""
+    peer: str = ""
 
 
 class MemberSeen(msgspec.Struct, frozen=True):
@@ -67,14 +68,14 @@ class ClusterSeen(msgspec.Struct, frozen=True):
 async def examine(url: str) -> list[Check]:
     """All checks for the node at `url` and the network around this machine, in 5 s at most. Never raises for a fault.
 
-    The network is looked at from this machine, so it should be one that a node runs on.
+    The network is looked at from this machine, so it should be one that a node runs on. Nothing is sent on an interface
+    that the node does not listen on: for a node on loopback, or none at all, that is loopback alone.
     """
-    present = present_addresses()
-    places = announced("0.0.0.0", present)
-    cluster, echoes, claims = await asyncio.gather(
-        ask_cluster(url),
-        asyncio.gather(*(echo(place) for place in places)),
-        hear_nodes(LISTEN_S, present=present),
+    cluster = await ask_cluster(url)
+    host = cluster.node.peer.rpartition(":")[0] if isinstance(cluster, ClusterSeen) else ""
+    places = announced("127.0.0.1" if not host or is_loopback(host) else "0.0.0.0", present_addresses())
+    echoes, claims = await asyncio.gather(
+        asyncio.gather(*(echo(place) for place in places)), hear_nodes(LISTEN_S, present=places)
     )
     own = cluster.node.id if isinstance(cluster, ClusterSeen) else ""
     others = [claim for claim in claims if claim.id != own]
@@ -146,7 +147,7 @@ def judge_interfaces(own: str, places: Sequence[InterfaceAddress], claims: Itera
         return [Check(name, False, "the node's own announcement is not heard on this machine", hint)]
     if any(not place.is_loopback and place.address in heard for place in places):
         return [Check(name, True, ", ".join(where))]
-    hint = "for others to see it, start it with --listen 0.0.0.0:7440 and --cluster-key FILE (or --insecure)"
+    hint = "for others to see it, start it with --insecure --listen 0.0.0.0:7440"
     return [Check(name, None, f"{', '.join(where)}: this machine only", hint)]
 
 
