@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
-from .discovery import Claim, hear_nodes
+from .discovery import hear_nodes
 from .interfaces import InterfaceAddress, announced, is_loopback, present_addresses
 from .multicast import echo
+from .sightings import Claim
 
 HTTP_TIMEOUT_S = 3.0
 CLUSTER_BYTES_MAX = 4 * 1024 * 1024

@@ -14,8 +14,8 @@ from ..protocol import messages
 from ..protocol.errors import InvalidValue, RemoteProtocolError
 from ..protocol.frames import HEAD_BYTES_MAX
 from ..protocol.keys import EncoderIdentity
-from .discovery import Sighting
 from .interfaces import is_loopback
+from .sightings import Sighting
 from .versions import Current
 
 if TYPE_CHECKING:

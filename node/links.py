@@ -23,10 +23,10 @@ from .peer_protocol import PeerProtocol
 if TYPE_CHECKING:
     from ..protocol.frames import Buffer
     from ..protocol.messages import Hello, Message
-    from .discovery import Sighting
     from .gossip import Gossip
     from .membership import Membership
     from .ring import NodeId
+    from .sightings import Sighting
     from .stats import Stats
 
 Address = tuple[str, int]

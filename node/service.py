@@ -19,7 +19,6 @@ from ..protocol.connection import Asked, Event, Opened
 from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity
 from .address_book import AddressBook, RememberedPeer
-from .discovery import Announcement, Discovery, Sighting
 from .eviction.lru import LRU
 from .gossip import Gossip
 from .handover import hand_over
@@ -31,6 +30,7 @@ from .peer_protocol import PeerProtocol
 from .peers import Peers
 from .responder import Responder
 from .ring import Ring
+from .sightings import Announcement, Discovery, Sighting
 from .stats import Stats
 from .store.memory import MemoryStore
 from .versions import Versions

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from ..node.discovery import Announcement, Sighting
 from ..node.links import Address
+from ..node.sightings import Announcement, Sighting
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
@@ -258,7 +258,7 @@ class _Transport(asyncio.Transport):
 
 
 class InMemoryDiscovery:
-    """What mDNS does for nodes on one LAN (`discovery.Discovery`): each hears of all others a second later."""
+    """What mDNS does for nodes on one LAN (`sightings.Discovery`): each hears of all others a second later."""
 
     DELAY_S = 1.0
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 from edgecache.node import doctor
-from edgecache.node.discovery import Claim
 from edgecache.node.doctor import (
     REFUSED,
     ClusterSeen,
@@ -27,6 +26,7 @@ from edgecache.node.doctor import (
     judge_others,
 )
 from edgecache.node.interfaces import InterfaceAddress
+from edgecache.node.sightings import Claim
 
 LO = InterfaceAddress("lo", 1, "127.0.0.1", 8)
 ETH = InterfaceAddress("eth0", 2, "192.168.1.20", 24)

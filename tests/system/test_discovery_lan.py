@@ -6,7 +6,8 @@ from tests.system.lan import Lan
 
 _NODE = """
 import asyncio, random, secrets, sys
-from edgecache.node.discovery import Announcement, MdnsDiscovery
+from edgecache.node.discovery import MdnsDiscovery
+from edgecache.node.sightings import Announcement
 
 async def main(host, name, port):
     me = Announcement(secrets.token_hex(16), secrets.token_hex(16), name, "lan", 1, int(port), 7440)
