@@ -352,6 +352,13 @@ class Conversation(RuleBasedStateMachine):
         self.dialer.cancel(stream)
         del self.waiting[stream]
 
+    @precondition(lambda self: self.dialer._arriving.keys() & self.waiting.keys())
+    @rule()
+    def cancel_what_is_half_here(self) -> None:
+        stream = min(self.dialer._arriving.keys() & self.waiting.keys())
+        self.dialer.cancel(stream)
+        del self.waiting[stream]
+
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), size=SIZES)
     def answer(self, data: st.DataObject, size: int) -> None:

@@ -105,7 +105,8 @@ def test_fingerprints_and_digests_have_32_bytes(size: int) -> None:
 
 def test_a_declared_encoder_is_not_one_with_weights() -> None:
     assert EncoderIdentity.declared("name", "1") == EncoderIdentity.declared("name", "1")
-    assert EncoderIdentity.declared("name", "1").digest != EncoderIdentity("name", "1", sha256(b"weights").digest())
+    weighed = EncoderIdentity("name", "1", sha256(b"weights").digest())
+    assert EncoderIdentity.declared("name", "1").digest != weighed.digest
 
 
 @given(st.binary(min_size=32, max_size=32), IDENTITIES, st.binary(min_size=32, max_size=32), IDENTITIES)
