@@ -1,23 +1,42 @@
-"""What a store asks of an eviction policy."""
+"""What a store asks of an eviction policy.
+
+A store that is full asks `evict` until there is room, then says `admit`. So a policy never refuses a newcomer; one that
+thinks little of it names it at the next `evict`, which costs the room of one entry. That keeps every policy near its
+paper, and the store free of a second question.
+
+A policy holds keys and numbers, never payloads. It reads no clock: its time is the count of the uses that it was told
+of. It is deterministic: the same calls give the same victims, whatever PYTHONHASHSEED says.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Hashable
+from typing import Protocol, TypeVar
+
+# The node's keys are bytes, a trace's are integers.
+Key = TypeVar("Key", bound=Hashable)
 
 
-class EvictionPolicy(Protocol):
-    """Orders the entries of one store. Holds keys, never payloads."""
+class EvictionPolicy(Protocol[Key]):
+    """Orders the entries of one store. Sizes are in the unit of the store's capacity: bytes, or 1 for each entry."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """How many entries are held."""
 
-    def hit(self, key: bytes) -> None:
+    def __contains__(self, key: object) -> bool:
+        """Whether `key` is held; what is only remembered is not."""
+
+    def hit(self, key: Key) -> None:
         """`key`, which is held, was used."""
 
-    def admit(self, key: bytes, size_bytes: int) -> None:
-        """`key`, which was not held, now is."""
+    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+        """`key`, which was not held, now is. `cost`: of making it again, against an average entry's."""
 
-    def victim(self) -> bytes:
-        """The key that should go next; it stays until `remove`. There is at least one."""
+    def evict(self) -> Key:
+        """Choose the entry that goes, hold it no longer, and name it. There is at least one."""
 
-    def remove(self, key: bytes) -> None:
-        """`key`, which was held, is gone: evicted or forgotten."""
+    def remove(self, key: Key) -> None:
+        """`key`, which was held, is gone for reasons of its own: deleted, invalidated, replaced."""
+
+    def check(self) -> None:
+        """Assert that the bookkeeping agrees with itself, and that every bound holds."""

@@ -16,7 +16,7 @@ ENTRY_OVERHEAD_BYTES = 700
 class MemoryStore:
     """Payloads under their packed keys. `used_bytes` never exceeds `capacity_bytes`."""
 
-    def __init__(self, capacity_bytes: int, policy: EvictionPolicy) -> None:
+    def __init__(self, capacity_bytes: int, policy: EvictionPolicy[bytes]) -> None:
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0
         self.evictions = 0
@@ -51,7 +51,7 @@ class MemoryStore:
         key = payload.key.packed
         self.remove(key)
         while self.used_bytes + size > self.capacity_bytes:
-            self._drop(self._policy.victim())
+            self._drop(self._policy.evict())
             self.evictions += 1
         self._payloads[key] = payload
         self._policy.admit(key, size)
@@ -62,6 +62,7 @@ class MemoryStore:
         """Forget `key`; False when it was not here."""
         if key not in self._payloads:
             return False
+        self._policy.remove(key)
         self._drop(key)
         return True
 
@@ -74,7 +75,7 @@ class MemoryStore:
         held = sum(payload.nbytes + ENTRY_OVERHEAD_BYTES for payload in self._payloads.values())
         assert self.used_bytes == held <= self.capacity_bytes, (self.used_bytes, held, self.capacity_bytes)
         assert len(self._policy) == len(self._payloads)
+        self._policy.check()
 
     def _drop(self, key: bytes) -> None:
         self.used_bytes -= self._payloads.pop(key).nbytes + ENTRY_OVERHEAD_BYTES
-        self._policy.remove(key)
