@@ -14,7 +14,7 @@ from edgecache.protocol.frames import (
     DATA,
     HEAD_BYTES_MAX,
     HEADER_BYTES,
-    TURN_BYTES,
+    SHORT_BYTES_MAX,
     Frame,
     FrameReader,
     FrameWriter,
@@ -165,17 +165,17 @@ def test_a_small_answer_is_behind_no_more_than_what_was_taken_already() -> None:
     first = _taken(writer, 3 * CHUNK_BYTES)
     writer.send(12, 4, b"")
     frames = reader.feed(first + _taken(writer))
-    assert [f.stream for f in frames][:5] == [1, 1, 1, 4, 1]
+    assert [f.stream for f in frames][:5] == [1, 2, 3, 4, 1]
 
 
-def test_messages_of_one_frame_alternate_with_the_chunks_of_large_ones_however_many_those_are() -> None:
+def test_short_messages_alternate_with_the_chunks_of_large_ones_however_many_those_are() -> None:
     writer, reader = FrameWriter(3 * BLOB_MAX), FrameReader(BLOB_MAX)
     for stream in (1, 2, 3):
         writer.send(11, stream, b"", [bytes(BLOB_MAX)], BLOB_MAX)
     for stream in (4, 5):
-        writer.send(11, stream, b"", [bytes(CHUNK_BYTES)], CHUNK_BYTES)
+        writer.send(11, stream, b"", [bytes(SHORT_BYTES_MAX)], SHORT_BYTES_MAX)
     frames = reader.feed(_taken(writer))
-    assert [f.stream for f in frames][:6] == [4, 1, 5, 1, 1, 1]
+    assert [f.stream for f in frames][:6] == [4, 1, 5, 2, 3, 1]
 
 
 def test_large_answers_take_turns() -> None:
@@ -183,8 +183,7 @@ def test_large_answers_take_turns() -> None:
     writer.send(11, 1, b"", [bytes(BLOB_MAX)], BLOB_MAX)
     writer.send(11, 2, b"", [bytes(2 * CHUNK_BYTES)], 2 * CHUNK_BYTES)
     frames = reader.feed(_taken(writer))
-    turn = TURN_BYTES // CHUNK_BYTES
-    assert [f.stream for f in frames] == turn * [1] + 2 * [2] + (BLOB_MAX // CHUNK_BYTES - turn) * [1]
+    assert [f.stream for f in frames] == [1, 2, 1, 2] + (BLOB_MAX // CHUNK_BYTES - 2) * [1]
 
 
 def test_no_more_blobs_are_under_way_than_the_other_side_has_room_for() -> None:
