@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,11 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         return asyncio.run(_demo({path.name: path.read_bytes() for path in images}, serve_on=not arguments.exit))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 0
 
 
 async def _demo(images: Mapping[str, bytes], *, serve_on: bool) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # or the nodes would outlive this
     async with contextlib.AsyncExitStack() as stack:
         print(f"Starting {len(NAMES)} nodes ...", flush=True)
         urls = await stack.enter_async_context(_nodes())
