@@ -34,7 +34,7 @@ BLOB_BYTES_MAX = PAYLOAD_BYTES_MAX + 64 * 1024
 STREAMS_MAX = 1024  # requests in flight on one connection
 ARRIVING_BYTES_MAX = 2 * BLOB_BYTES_MAX  # blobs that are partly here, together; the sender keeps to it
 HANDSHAKE_TIMEOUT_S = 5.0
-# A frame has at most 128 KB; on a link that cannot carry it in this time, encoding is faster anyway.
+# A frame has at most 320 KB; on a link that cannot carry it in this time, encoding is faster anyway.
 FRAME_TIMEOUT_S = 10.0
 # And a whole message at most this: 64 MB at 10 Mbit/s. A peer that begins blobs and feeds them crumbs holds memory.
 MESSAGE_TIMEOUT_S = 60.0
@@ -93,6 +93,7 @@ class Connection:
         self._progress_at = now
         self._arriving: dict[int, _Arriving] = {}
         self._arriving_bytes = 0
+        self._is_elsewhere = False  # the buffer that was given out is a blob's
         self._deadlines: dict[int, float] = {}  # dialer: stream -> when its answer is no use any more
         self._answering: set[int] = set()  # dialled: streams that wait for our answer
         self._abandoned: set[int] = set()  # dialer: streams whose answer may still come and is to be dropped
@@ -174,32 +175,47 @@ class Connection:
     # -- in -----------------------------------------------------------------------------------------------------
 
     def buffer(self) -> memoryview:
-        """Where the next received bytes belong."""
-        return self._reader.buffer()
+        """Where the next received bytes belong: the rest of a large frame straight where its blob stays."""
+        missing = self._reader.missing
+        arriving = self._arriving.get(self._reader.split_stream) if missing else None
+        self._is_elsewhere = arriving is not None and arriving.blob is not None
+        if arriving is None or arriving.blob is None:
+            return self._reader.buffer()
+        return arriving.blob[arriving.filled : arriving.filled + missing]
 
     def received(self, now: float, count: int) -> list[Event]:
         """What `count` more bytes in `buffer()` mean."""
         self._heard_at = now
+        if self._is_elsewhere:
+            self._is_elsewhere = False
+            self._reader.received_elsewhere(count)
+            if not self._reader.missing:
+                self._progress_at = now
+            event = self._grown(self._reader.split_stream, count)
+            return [event] if event is not None else []
         was_between = not self._is_mid_message
         frames = self._reader.received(count)
-        if frames or was_between:  # a slow trickle inside one frame is no progress
+        if (frames and not self._reader.missing) or was_between:  # a slow trickle inside one frame is no progress
             self._progress_at = now
         events: list[Event] = []
         for frame in frames:
             if (event := self._frame(frame)) is not None:
                 events.append(event)
+        if (begun := self._reader.split()) is not None:
+            self._frame(begun)
         return events
 
     def _frame(self, frame: Frame) -> Event | None:
-        kind, stream, head, blob_bytes, piece = frame
+        kind, stream, head, blob_bytes, piece, missing = frame
+        piece_bytes = len(piece) + missing
         if kind == DATA:
-            if not piece or head or blob_bytes:
-                raise RemoteProtocolError(f"DATA of {len(piece)} bytes with a head of {len(head)}")
-            return self._continued(stream, piece)
+            if not piece_bytes or head or blob_bytes:
+                raise RemoteProtocolError(f"DATA of {piece_bytes} bytes with a head of {len(head)}")
+            return self._continued(stream, piece, missing)
         if kind not in MESSAGES:
             raise RemoteProtocolError(f"message of kind {kind}: protocol {PROTOCOL_VERSION} has none")
-        if len(piece) > blob_bytes or (blob_bytes and kind not in WITH_BLOB):
-            raise RemoteProtocolError(f"{MESSAGES[kind].__name__} with {len(piece)} bytes of a blob of {blob_bytes}")
+        if piece_bytes > blob_bytes or (blob_bytes and kind not in WITH_BLOB):
+            raise RemoteProtocolError(f"{MESSAGES[kind].__name__} with {piece_bytes} bytes of a blob of {blob_bytes}")
         message = decode(kind, head)
         if self._peer is None:
             return self._handshake(message)
@@ -210,7 +226,8 @@ class Connection:
             raise RemoteProtocolError(f"{type(message).__name__} on stream {stream}, where a blob is still arriving")
         if len(piece) == blob_bytes:
             return self._complete(stream, message, memoryview(bytes(piece)) if blob_bytes else _EMPTY)
-        return self._opening(stream, message, blob_bytes, piece)
+        self._open(stream, message, blob_bytes)
+        return self._continued(stream, piece, missing)
 
     def _handshake(self, message: Message) -> Opened:
         if isinstance(message, Refused):
@@ -233,8 +250,8 @@ class Connection:
             raise RemoteProtocolError(f"{type(message).__name__} from the {side} side")
         self._cancelled(stream)
 
-    def _opening(self, stream: int, message: Message, blob_bytes: int, piece: memoryview) -> Event | None:
-        """The first part of a message: make room for its blob, if anybody wants it and it is within the limits."""
+    def _open(self, stream: int, message: Message, blob_bytes: int) -> None:
+        """Make room for the blob of a message, if anybody wants it and it is within the limits."""
         wanted = stream not in self._abandoned
         if not self._is_dialer:
             self._check_request(stream)
@@ -247,19 +264,24 @@ class Connection:
             self._arriving_bytes = arriving_bytes
         blob = uninitialized(blob_bytes) if wanted else None
         self._arriving[stream] = _Arriving(message, blob, blob_bytes, self._heard_at)
-        return self._continued(stream, piece)
 
-    def _continued(self, stream: int, piece: memoryview) -> Event | None:
+    def _continued(self, stream: int, piece: memoryview, missing: int) -> Event | None:
+        """A piece of a blob, of which `missing` more bytes are announced."""
         arriving = self._arriving.get(stream)
         if arriving is None:
             raise RemoteProtocolError(f"DATA on stream {stream}, where no blob is arriving")
         end = arriving.filled + len(piece)
-        if end > arriving.blob_bytes:
-            raise RemoteProtocolError(f"{end} bytes of a blob of {arriving.blob_bytes}")
+        if end + missing > arriving.blob_bytes:
+            raise RemoteProtocolError(f"{end + missing} bytes of a blob of {arriving.blob_bytes}")
         if arriving.blob is not None:
             arriving.blob[arriving.filled : end] = piece
-        arriving.filled = end
-        if end < arriving.blob_bytes:
+        return self._grown(stream, len(piece))
+
+    def _grown(self, stream: int, count: int) -> Event | None:
+        """The blob on `stream` is `count` bytes nearer to being whole."""
+        arriving = self._arriving[stream]
+        arriving.filled += count
+        if arriving.filled < arriving.blob_bytes:
             return None
         del self._arriving[stream]
         if arriving.blob is not None:

@@ -1,9 +1,9 @@
 """A byte stream <-> frames: chunked, many requests at once. Sans-IO: owns no socket and never waits.
 
 A message travels as one opening frame, which has its kind, its head (MessagePack) and the first part of its blob, and
-as many DATA frames as the rest of the blob needs. No frame is larger than a chunk, and messages of one frame alternate
-with the chunks of longer ones: a small answer waits for one chunk of a large one, however many those are. Header,
-little-endian:
+as many DATA frames as the rest of the blob needs. No frame has more of a blob than a chunk, and short messages
+alternate with the chunks of long ones: a small answer waits for one chunk of a large one, however many those are.
+Header, little-endian:
 
     0  body bytes u32     4  kind u8     5  zero u8     6  head bytes u16     8  stream u32     12  blob bytes u32
 
@@ -24,21 +24,21 @@ from .errors import RemoteProtocolError
 
 DATA = 0
 
-CHUNK_BYTES = 64 * 1024
-# Long messages take turns of this many bytes. Features of a usual size go in one turn: when 64 of 151 KB in flight took
-# turns of a chunk, all of them were half here at any time, in nobody's cache, and the receiver needed a third longer.
-TURN_BYTES = 4 * CHUNK_BYTES
+# Features of a usual size go in one frame, and most of it is received straight into the memory where it stays. With
+# chunks of 64 KB a receiver needed a fifth longer for 64 features of 151 KB in flight.
+CHUNK_BYTES = 256 * 1024
+SHORT_BYTES_MAX = 64 * 1024
 HEAD_BYTES_MAX = 65_535
 BODY_BYTES_MAX = HEAD_BYTES_MAX + CHUNK_BYTES
 # Parts of a blob that are smaller than this are copied together with their header: one buffer costs less than two.
 _JOINED_BYTES_MAX = 8 * 1024
-# A whole frame, and little more: what is received is copied from here while it is still in the core's own cache. With
-# 256 KB, 64 features of 151 KB in flight took the receiver 15 % longer.
-_READ_BYTES = 136 * 1024
+# What is received is copied from here while it is still in the core's own cache.
+_READ_BYTES = 64 * 1024
+# A frame of which less is missing is waited for.
+_SPLIT_BYTES_MIN = 8 * 1024
 
 HEADER = struct.Struct("<IBBHII")
 HEADER_BYTES = HEADER.size
-assert HEADER_BYTES + BODY_BYTES_MAX <= _READ_BYTES
 
 Buffer = bytes | bytearray | memoryview
 
@@ -56,6 +56,8 @@ class Frame(NamedTuple):
     head: memoryview
     blob_bytes: int
     piece: memoryview
+    missing: int = 0
+    """Bytes of the piece that are not here yet; only of a frame that was split."""
 
 
 class FrameReader:
@@ -63,32 +65,44 @@ class FrameReader:
 
     The owner receives straight into `buffer()`, says with `received` how much came, and uses the frames that this
     completes before it asks for the next `buffer()`: they are views of it.
+
+    A large frame that is partly here can be `split`: its rest then comes as a DATA frame of each read, or the owner
+    receives some of it elsewhere and says so with `received_elsewhere`.
     """
 
     def __init__(self, blob_bytes_max: int) -> None:
         self._blob_bytes_max = blob_bytes_max
-        self._view = uninitialized(_READ_BYTES)
+        self._view = uninitialized(HEADER_BYTES + BODY_BYTES_MAX)
         self._start = 0  # of what no frame has been made of yet
         self._end = 0
+        self.split_stream = 0
+        self.missing = 0
+        """Bytes of the frame that was split, on `split_stream`, that are still to come."""
 
     def buffer(self) -> memoryview:
         """Where the next received bytes belong; never empty, since a whole frame fits."""
-        if self._start:
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start:
             rest = self._end - self._start
             self._view[:rest] = self._view[self._start : self._end]
             self._start, self._end = 0, rest
-        return self._view[self._end :]
+        return self._view[self._end : _READ_BYTES if self._end < _READ_BYTES else None]
 
     @property
     def is_between_frames(self) -> bool:
         """Whether no part of a frame is waiting for its rest."""
-        return self._start == self._end
+        return self._start == self._end and not self.missing
 
     def received(self, count: int) -> list[Frame]:
         """The frames that `count` more bytes in `buffer()` complete; RemoteProtocolError for what none would send."""
         view, at = self._view, self._start
         end = self._end = self._end + count
         frames = []
+        if self.missing:
+            rest_at, at = at, min(end, at + self.missing)
+            self.missing -= at - rest_at
+            frames.append(Frame(DATA, self.split_stream, view[:0], 0, view[rest_at:at], self.missing))
         while end - at >= HEADER_BYTES:
             body_bytes, kind, zero, head_bytes, stream, blob_bytes = HEADER.unpack_from(view, at)
             if body_bytes > BODY_BYTES_MAX or head_bytes > body_bytes or zero or blob_bytes > self._blob_bytes_max:
@@ -101,6 +115,25 @@ class FrameReader:
             at = next_at
         self._start = at
         return frames
+
+    def split(self) -> Frame | None:
+        """What is here of a large frame that is partly here, with all of its head; None when there is no such frame."""
+        view, at, end = self._view, self._start, self._end
+        if end - at < HEADER_BYTES or self.missing:
+            return None
+        body_bytes, kind, _, head_bytes, stream, blob_bytes = HEADER.unpack_from(view, at)  # checked by `received`
+        head_at = at + HEADER_BYTES
+        piece_at = head_at + head_bytes
+        missing = head_at + body_bytes - end
+        if piece_at > end or missing < _SPLIT_BYTES_MIN:
+            return None
+        self._start, self.split_stream, self.missing = end, stream, missing
+        return Frame(kind, stream, view[head_at:piece_at], blob_bytes, view[piece_at:end], missing)
+
+    def received_elsewhere(self, count: int) -> None:
+        """Of the frame that was split, `count` more bytes came, and not into `buffer()`."""
+        assert count <= self.missing
+        self.missing -= count
 
     def feed(self, data: Buffer) -> list[Frame]:
         """Frames from bytes that lie elsewhere, copied."""
@@ -167,8 +200,8 @@ class _Outgoing:
 class FrameWriter:
     """Turns messages into frames.
 
-    Small messages go first. Others of one frame alternate with the chunks of longer ones, so that neither holds up the
-    other, and the longer ones take turns.
+    Small messages go first. Other short ones alternate with the chunks of long ones, so that neither holds up the
+    other, and the long ones take turns.
 
     Blobs that are partly sent have at most `underway_bytes_max` together, a single one apart: the other side keeps room
     for no more. A blob beyond that waits, and smaller ones pass it.
@@ -196,13 +229,13 @@ class FrameWriter:
     def send(self, kind: int, stream: int, head: bytes, blob: Sequence[Buffer] = (), blob_bytes: int = 0) -> None:
         """Queue a message; the blob's buffers are kept, not copied, until they are taken, unless it is small."""
         assert len(head) <= HEAD_BYTES_MAX, f"head of {len(head)} bytes, at most {HEAD_BYTES_MAX}"
-        if blob_bytes <= _JOINED_BYTES_MAX or blob_bytes <= min(CHUNK_BYTES, _JOINED_BYTES_MAX * len(blob)):
+        if blob_bytes <= _JOINED_BYTES_MAX or blob_bytes <= min(SHORT_BYTES_MAX, _JOINED_BYTES_MAX * len(blob)):
             header = HEADER.pack(len(head) + blob_bytes, kind, 0, len(head), stream, blob_bytes)
             frame = b"".join((header, head, *blob))
             self._ready.append(frame)
             self._ready_bytes += len(frame)
         else:
-            queue = self._short if blob_bytes <= CHUNK_BYTES else self._long
+            queue = self._short if blob_bytes <= SHORT_BYTES_MAX else self._long
             queue.append(_Outgoing(kind, stream, head, blob, blob_bytes))
             self._queued_bytes += blob_bytes
 
@@ -245,6 +278,6 @@ class FrameWriter:
         if not outgoing.left:
             self._long.popleft()
             self._underway_bytes -= outgoing.blob_bytes
-        elif (outgoing.blob_bytes - outgoing.left) % TURN_BYTES == 0:
+        else:
             self._long.rotate(-1)
         return taken
