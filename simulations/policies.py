@@ -1,0 +1,84 @@
+"""Hit ratios of eviction policies on traces: the very classes that the node runs, and Belady beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ..node.eviction.belady import Belady
+from ..node.eviction.policies import POLICIES
+from ..node.eviction.policy import EvictionPolicy
+from .traces import Trace
+
+# How a policy is made from its capacity and every use that it will be told of; only Belady looks at those.
+MAKERS: Mapping[str, Callable[[int, Sequence[int]], EvictionPolicy[int]]] = MappingProxyType(
+    {name: (lambda capacity, uses, make=make: make(capacity)) for name, make in POLICIES.items()}
+    | {"belady": lambda capacity, uses: Belady(uses)}
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One policy on one trace at one size; `size` is in the unit of the trace's sizes."""
+
+    trace: str
+    policy: str
+    size_fraction: float
+    size: int
+    requests: int
+    unique: int
+    hit_ratio: float
+    ns_per_request: float
+
+
+def compare(
+    traces: Iterable[Trace], policies: Sequence[str], size_fractions: Sequence[float], begin: Callable[[str], None]
+) -> Iterator[Result]:
+    """Every policy on every trace at every share of what the trace asks for; `begin` hears what comes next."""
+    for trace in traces:
+        for fraction in size_fractions:
+            capacity = max(1, round(fraction * sum(trace.sizes)))
+            for policy in policies:
+                begin(f"{trace.name} at {fraction:.3%}, {policy}")
+                hits, seconds = replay(trace, policy, capacity)
+                yield Result(
+                    trace=trace.name,
+                    policy=policy,
+                    size_fraction=fraction,
+                    size=capacity,
+                    requests=len(trace.keys),
+                    unique=len(trace.sizes),
+                    hit_ratio=hits / len(trace.keys),
+                    ns_per_request=seconds * 1e9 / len(trace.keys),
+                )
+
+
+def replay(trace: Trace, policy: str, capacity: int) -> tuple[int, float]:
+    """How many requests a store of `capacity` answers, and the seconds that took.
+
+    Every request is a look-up, and every miss admits, but for what is larger than the whole store.
+    """
+    sizes = trace.sizes
+    fitting = trace.keys if max(sizes) <= capacity else [key for key in trace.keys if sizes[key] <= capacity]
+    order = MAKERS[policy](capacity, fitting)
+    hit, admit, evict = order.hit, order.admit, order.evict
+    is_held = bytearray(len(sizes))
+    free = capacity
+    hits = 0
+    start = time.perf_counter()
+    for key in fitting:
+        if is_held[key]:
+            hits += 1
+            hit(key)
+            continue
+        size = sizes[key]
+        while free < size:
+            victim = evict()
+            is_held[victim] = 0
+            free += sizes[victim]
+        admit(key, size)
+        is_held[key] = 1
+        free -= size
+    return hits, time.perf_counter() - start
