@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from ..protocol.connection import Connection, Event
+from ..protocol.connection import BLOB_BYTES_MAX, Connection, Event
 from ..protocol.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 # What the transport may hold: enough to keep a fast link busy, and all that a small answer ever waits behind.
 WRITE_BYTES = 512 * 1024
-# A peer that asks faster than it reads is not read from while so much waits for it.
-PENDING_BYTES_MAX = 8 * 1024 * 1024
+# A peer that asks faster than it reads is not read from while so much waits for it. Its pings wait as well then, so
+# this has room for a few answers of the largest kind; they are the store's own bytes, not copies.
+PENDING_BYTES_MAX = 4 * BLOB_BYTES_MAX
 # What a closed connection has to take the last words; a peer that reads nothing would keep it for good.
 CLOSE_TIMEOUT_S = 1.0
 

@@ -207,7 +207,7 @@ class _Transport(asyncio.Transport):
             return
         self._host.network.bytes_sent += len(data)
         self._in_flight += len(data)
-        self._at_arrival(len(data), lambda: self._arrived(data))
+        self._at_arrival(len(data), lambda: self.other._receive(data))
         if self._in_flight > self._high and not self._is_paused:
             self._is_paused = True
             self._protocol.pause_writing()
@@ -217,9 +217,8 @@ class _Transport(asyncio.Transport):
         self._free_at = max(self._free_at, self._loop.time()) + size / network.bytes_per_s
         self._loop.call_at(self._free_at + network.delay_s, network.deliver, self._host.name, self._remote, action)
 
-    def _arrived(self, data: bytes) -> None:
-        self._in_flight -= len(data)
-        self.other._receive(data)
+    def _was_read(self, size: int) -> None:
+        self._in_flight -= size
         if self._is_paused and self._in_flight <= self._high // 4 and not self._is_over:
             self._is_paused = False
             self._protocol.resume_writing()
@@ -240,6 +239,7 @@ class _Transport(asyncio.Transport):
             buffer[:count] = view[:count]
             view = view[count:]
             self._protocol.buffer_updated(count)
+        self.other._was_read(len(data))
 
     def _ended(self) -> None:
         if not self._is_over:
