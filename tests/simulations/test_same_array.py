@@ -45,8 +45,8 @@ def test_for_every_image_and_path_the_array_is_the_same(
                     assert found.payload.data == right[image].data
                     assert np.array_equal(found.payload.array(), right[image].array())
                     assert found.features().key == c.key(image)
-            for node in c.nodes:  # and whatever is left anywhere is right as well
-                for held in node.store:
+            for member in c.nodes:  # and whatever is left anywhere is right as well
+                for held in member.store:
                     assert held.data == next(p.data for p in right.values() if p.key == held.key)
 
     run(story())
