@@ -655,3 +655,42 @@ def test_garbage_after_the_handshake_raises_nothing_but_an_offence(make: Callabl
                 _feed(connection, said)
         except RemoteProtocolError:
             connection.check()
+
+
+def test_a_trickle_within_a_large_frame_is_no_progress_although_it_is_received_where_it_stays() -> None:
+    dialled = _a_node_that_was_dialled()
+    frame = _frame(Put(0), 1, CHUNK_BYTES, bytes(CHUNK_BYTES))
+    _feed(dialled, frame[:1000], 50.0)
+    for step in range(1, 10):
+        _feed(dialled, frame[999 + step : 1000 + step], 50.0 + step)
+    assert dialled.deadline() == 50.0 + FRAME_TIMEOUT_S
+    with pytest.raises(RemoteProtocolError, match=f"no more of it within {FRAME_TIMEOUT_S} s"):
+        dialled.tick(50.0 + FRAME_TIMEOUT_S)
+
+
+@pytest.mark.parametrize("cut", [16, 17, 18, 20, 1000, CHUNK_BYTES // 2, CHUNK_BYTES - 9000, CHUNK_BYTES + 10])
+def test_an_answer_cancelled_within_a_large_frame_is_dropped_and_what_follows_is_understood(cut: int) -> None:
+    pair = Pair()
+    large, small = pair.ask(Get(KEY)), pair.ask(Get(KEY))
+    pair.up()
+    said = _frame(Found(), large, CHUNK_BYTES, _blob(1, CHUNK_BYTES)) + _frame(Found(), small, 5, b"small")
+    assert _feed(pair.dialer, said[:cut]) == []
+    pair.dialer.cancel(large)
+    assert _feed(pair.dialer, said[cut:]) == [Answered(small, Found(), memoryview(b"small"))]
+    assert pair.dialer._abandoned == set()
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        (_frame(Put(0), 1, 9000, bytes(20_000))[:100], "Put with 20000 bytes of a blob of 9000"),
+        (_frame(Get(KEY), 1, 20_000, bytes(20_000))[:200], "Get with 20000 bytes of a blob of 20000"),
+        (_put(1, 9000, b"1") + _frame(DATA, 1, piece=bytes(20_000))[:100], "20001 bytes of a blob of 9000"),
+        (_frame(DATA, 1, piece=bytes(20_000))[:16], "DATA on stream 1, where no blob is arriving"),
+        (_frame(99, 1, 20_000, bytes(20_000))[:16], "message of kind 99"),
+    ],
+    ids=_complaint,
+)
+def test_a_large_frame_that_breaks_the_rules_is_refused_before_it_is_here(said: bytes, complaint: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        _feed(_a_node_that_was_dialled(), said)
