@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,7 +174,7 @@ class EncoderWorker:
 
     def _forget(self, request: _Request) -> None:
         """Take a request out of what waits, if it is still there: its turn came, or its caller has gone."""
-        with contextlib.suppress(ValueError):
+        if request in self._waiting:
             self._waiting.remove(request)
             self._waiting_bytes -= len(request.image)
 
@@ -207,7 +206,7 @@ class _Failure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
-    image: bytes
+    image: bytes = field(repr=False)
     outcome: asyncio.Future[Outcome]
 
     def resolve(self, outcome: Outcome) -> None:
