@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from ..protocol.connection import BLOB_BYTES_MAX, Connection, Event
+from ..protocol.connection import BLOB_BYTES_MAX, Connection, Event, Opened
 from ..protocol.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -23,7 +23,11 @@ CLOSE_TIMEOUT_S = 1.0
 
 
 class PeerProtocol(asyncio.BufferedProtocol):
-    """Feeds one Connection from a transport and empties it into the transport. `on_event` says what came of it."""
+    """Feeds one Connection from a transport and empties it into the transport. `on_event` says what came of it.
+
+    `on_made` hears when it is connected, over TLS once the certificates are checked. Then the other side's certificate
+    names the node that it must be.
+    """
 
     def __init__(
         self,
@@ -32,12 +36,14 @@ class PeerProtocol(asyncio.BufferedProtocol):
         is_dialer: bool,
         on_event: Callable[[PeerProtocol, Event], None],
         on_lost: Callable[[PeerProtocol, str], None],
+        on_made: Callable[[PeerProtocol], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.connection = Connection(me, self._loop.time(), is_dialer=is_dialer)
         self._is_dialer = is_dialer
         self._on_event = on_event
         self._on_lost = on_lost
+        self._on_made = on_made
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf
@@ -45,13 +51,10 @@ class PeerProtocol(asyncio.BufferedProtocol):
         self._may_read = True
         self._is_dispatching = False
         self._end = ""
-        self._refusal = ""
+        self.was_opened = False
+        """Whether the other side has said who it is, and may be that."""
         self.was_offended = False
         """Whether it ended because the other side broke the rules."""
-
-    def refuse_on_connect(self, reason: str) -> None:
-        """Say no as soon as there is somebody to say it to."""
-        self._refusal = reason
 
     @property
     def remote_host(self) -> str:
@@ -103,8 +106,8 @@ class PeerProtocol(asyncio.BufferedProtocol):
         """The socket is connected; our Hello goes out."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self._transport.set_write_buffer_limits(high=WRITE_BYTES)
-        if self._refusal:
-            self.close(self._refusal)
+        if self._on_made is not None:
+            self._on_made(self)
         self.flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -148,10 +151,19 @@ class PeerProtocol(asyncio.BufferedProtocol):
         try:
             for event in events:
                 if self.is_open:
+                    if isinstance(event, Opened):
+                        self._check_id(event.hello.id)
                     self._on_event(self, event)
         finally:
             self._is_dispatching = False
         self.flush()
+
+    def _check_id(self, claimed: str) -> None:
+        assert self._transport is not None
+        certificate = self._transport.get_extra_info("peercert")  # None where there is no TLS
+        if certificate is not None and (("commonName", claimed),) not in certificate.get("subject", ()):
+            raise RemoteProtocolError(f"node {claimed!r}: its certificate is another node's")
+        self.was_opened = True
 
     def _schedule(self) -> None:
         # A timer that is early only asks again. Its time is kept here: uvloop gives no TimerHandle for one that is due.

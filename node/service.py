@@ -89,6 +89,8 @@ class Settings:
     shown_host: str
     """Its own address in what it tells of itself, where it listens on every interface."""
     seeds: tuple[Address, ...] = ()
+    is_secured: bool = False
+    """Whether `network` lets in only who has the cluster key."""
 
 
 class Node:
@@ -104,12 +106,13 @@ class Node:
         encoder: LocalEncoder | None,
         address_book: AddressBook,
         seed: str,
+        stats: Stats | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.name = settings.name
         self.id = identity.id
         self.boot = identity.boot
-        self.stats = Stats()
+        self.stats = stats if stats is not None else Stats()
         self.store = MemoryStore(settings.memory_bytes, LRU())
         self.versions = Versions()
         self.membership = Membership(self.id, loop.time())
@@ -231,11 +234,14 @@ class Node:
         )
 
     def _answering_protocol(self) -> PeerProtocol:
-        protocol = PeerProtocol(self._hello(), is_dialer=False, on_event=self._on_event, on_lost=self._on_lost)
+        return PeerProtocol(
+            self._hello(), is_dialer=False, on_event=self._on_event, on_lost=self._on_lost, on_made=self._on_made
+        )
+
+    def _on_made(self, protocol: PeerProtocol) -> None:
         self._inbound.add(protocol)
         if len(self._inbound) > INBOUND_MAX:
-            protocol.refuse_on_connect(f"more than {INBOUND_MAX} connections")
-        return protocol
+            protocol.close(f"more than {INBOUND_MAX} connections")
 
     def _on_event(self, protocol: PeerProtocol, event: Event) -> None:
         peer = protocol.connection.peer
@@ -261,8 +267,7 @@ class Node:
     def _on_lost(self, protocol: PeerProtocol, reason: str) -> None:
         self._inbound.discard(protocol)
         if protocol.was_offended:
-            opened = protocol.connection.peer is not None
-            if opened:
+            if protocol.was_opened:
                 self.stats.protocol_errors += 1
             else:
                 self.stats.refused_handshakes += 1
@@ -346,7 +351,8 @@ class Node:
         ]  # fmt: skip
         own = self.versions.own
         return {
-            "node": {**me, "cluster": self._settings.cluster, "protocol": messages.PROTOCOL_VERSION,
+            "node": {**me, "cluster": self._settings.cluster, "secured": self._settings.is_secured,
+                     "protocol": messages.PROTOCOL_VERSION,
                      "encoder": str(own) if own is not None else None},
             "members": [me, *others],
             "ring": {"copies": self._ring.copies, "virtual_nodes": self._ring.virtual_nodes},

@@ -35,4 +35,4 @@ class Stats:
     protocol_errors: int = 0
     """Peer connections closed for what the peer sent."""
     refused_handshakes: int = 0
-    """Peer connections closed at the handshake: another cluster, protocol or node."""
+    """Peer connections closed at the handshake: another cluster, key, protocol or node."""

@@ -1,0 +1,144 @@
+"""The real network where there is a cluster key: TCP with TLS 1.3, for members only (`links.Network`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from .links import Address
+from .refusals import Refusals
+from .tcp import BACKLOG
+
+if TYPE_CHECKING:
+    from .certificates import TlsContexts
+    from .stats import Stats
+
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
+
+# Ten milliseconds on a desktop's loopback; a small device that encodes meanwhile takes a hundred times as long at most.
+HANDSHAKE_TIMEOUT_S = 3.0
+# Before the handshake anybody may knock. With so many at it, the oldest goes: honest ones are quick.
+HANDSHAKES_MAX = 64
+ACCEPT_AGAIN_S = 1.0  # when descriptors have run out
+
+_SILENT = f"no TLS handshake within {HANDSHAKE_TIMEOUT_S:g} s"
+_HUNG_UP = "it ended the TLS handshake: another cluster key, or none of our nodes"
+_NOT_TLS = "it does not speak TLS: is its node run without --cluster-key?"
+_REASONS = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate was not made with this cluster key",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it has no certificate",
+    "UNSUPPORTED_PROTOCOL": "it speaks TLS, but not 1.3",
+    "WRONG_VERSION_NUMBER": _NOT_TLS,
+    "UNEXPECTED_MESSAGE": _NOT_TLS,
+    "BAD_RECORD_TYPE": _NOT_TLS,
+    "RECORD_LAYER_FAILURE": _NOT_TLS,
+    "PACKET_LENGTH_TOO_LONG": _NOT_TLS,
+    "HTTP_REQUEST": "it speaks HTTP: this is the port for peers",
+    "TLSV1_ALERT_UNKNOWN_CA": "it has another cluster key, or none",
+    "TLSV1_ALERT_DECRYPT_ERROR": "it has another cluster key",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class TlsNetwork:
+    """Connections between holders of one cluster key. Who is refused is counted, and told of in the log, here."""
+
+    def __init__(self, contexts: TlsContexts, stats: Stats) -> None:
+        self._contexts = contexts
+        self._stats = stats
+        self._refusals = Refusals()
+
+    async def connect(self, protocol_factory: Callable[[], _P], address: Address) -> _P:
+        """A connection to `address`; OSError, which an SSLError is."""
+        loop = asyncio.get_running_loop()
+        try:
+            _, protocol = await loop.create_connection(
+                protocol_factory, *address,
+                ssl=self._contexts.client, server_hostname="", ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+            )  # fmt: skip
+        except ssl.SSLError as error:
+            self._refused(f"{address[0]}:{address[1]}", error)
+            raise
+        return protocol
+
+    async def listen(self, protocol_factory: Callable[[], asyncio.BaseProtocol], address: Address) -> _Listener:
+        """Accept connections at `address`, port 0 for a free one; OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, where = found[0]
+        listening = socket.create_server(where[:2], family=family, backlog=BACKLOG)
+        listening.setblocking(False)
+        return _Listener(listening, protocol_factory, self._contexts.server, self._refused)
+
+    def _refused(self, host: str, why: OSError | str) -> None:
+        self._stats.refused_handshakes += 1
+        reason = why if isinstance(why, str) else _reason(why)
+        if (line := self._refusals.line(asyncio.get_running_loop().time(), host, reason)) is not None:
+            _log.warning("%s", line)
+
+
+class _Listener:
+    """Accepts, and shakes hands with many at once.
+
+    Not `create_server`: that neither tells of a handshake that failed nor bounds how many are under way.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        context: ssl.SSLContext,
+        on_refused: Callable[[str, OSError | str], None],
+    ) -> None:
+        self.address: Address = listening.getsockname()[:2]
+        self._listening = listening
+        self._protocol_factory = protocol_factory
+        self._context = context
+        self._on_refused = on_refused
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # and the address at the other end, the oldest first
+        self._task = asyncio.ensure_future(self._accept())
+        self._task.add_done_callback(lambda _: listening.close())
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._task.cancel()
+        for handshake in tuple(self._handshakes):
+            handshake.cancel()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, peername = await loop.sock_accept(self._listening)
+            except OSError as error:
+                _log.warning("no connection can be accepted: %s", error)
+                await asyncio.sleep(ACCEPT_AGAIN_S)
+                continue
+            if len(self._handshakes) >= HANDSHAKES_MAX:
+                oldest = next(iter(self._handshakes))
+                self._on_refused(self._handshakes.pop(oldest), "no TLS handshake, and others wait")
+                oldest.cancel()
+            handshake = asyncio.ensure_future(self._shake_hands(accepted, peername[0]))
+            self._handshakes[handshake] = peername[0]
+            handshake.add_done_callback(lambda done: self._handshakes.pop(done, None))
+
+    async def _shake_hands(self, accepted: socket.socket, host: str) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._protocol_factory, accepted, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
+            )
+        except OSError as error:
+            self._on_refused(host, error)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ConnectionAbortedError):
+        return _SILENT  # what both loops make of a handshake that took too long
+    if not isinstance(error, ssl.SSLError):
+        return _HUNG_UP  # a dialer that finds the certificate wrong does so too: asyncio sends no alert
+    return _REASONS.get(error.reason or "", (error.reason or "the TLS handshake failed").lower().replace("_", " "))
