@@ -123,7 +123,7 @@ async def test_an_encoder_of_ones_own_is_described_once_loaded(obedient: Encoder
 
 async def test_what_waits_goes_together_and_comes_back_in_order(obedient: EncoderWorker) -> None:
     await obedient.encode(b"warm up")
-    busy = asyncio.create_task(obedient.encode(b"sleep 0.2"))
+    busy = asyncio.create_task(obedient.encode(b"sleep 0.5"))
     await asyncio.sleep(0.05)
     answers = await asyncio.gather(*(obedient.encode(b"x" * length) for length in range(1, 20)))
     await busy
@@ -257,7 +257,7 @@ async def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch, obedient: E
 
 async def test_callers_who_leave_take_their_images_along(obedient: EncoderWorker) -> None:
     await obedient.encode(b"warm up")
-    busy = asyncio.create_task(obedient.encode(b"sleep 0.2"))
+    busy = asyncio.create_task(obedient.encode(b"sleep 0.5"))
     await asyncio.sleep(0.05)
     leaving = [asyncio.create_task(obedient.encode(b"leaves")) for _ in range(worker.WAITING_IMAGES_MAX)]
     await asyncio.sleep(0.01)
@@ -273,7 +273,7 @@ async def test_a_caller_who_leaves_in_mid_encode_disturbs_nobody(obedient: Encod
     pid = await pid_of(obedient)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
-            await obedient.encode(b"sleep 0.3")
+            await obedient.encode(b"sleep 0.5")
     assert await pid_of(obedient) == pid
 
 
