@@ -40,5 +40,8 @@ format: $(VENV)/ready  ## let ruff format and sort
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(VENV)/ready  ## measure everything that docs/benchmarks.md says, and write it there
+	$(BIN)/python -m tests.bench $(ARGS)
+
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
