@@ -48,6 +48,8 @@ class Config:
     """Encode nothing: serve, store and share only."""
     cluster: str = "default"
     """Only nodes of one cluster name talk to each other."""
+    cluster_key: Path | None = None
+    """The file of the cluster key: peers speak TLS, and only who has the key is let in, from this machine or beyond."""
     insecure: bool = False
     """Listen beyond loopback without a key: anybody on the network can read and write features."""
     seeds: tuple[Address, ...] = ()
@@ -117,6 +119,11 @@ def load(argv: Sequence[str], environment: Mapping[str, str], parser: argparse.A
             read.pop("encoder", None)
             read.pop("no_encoder", None)
         values = read | values
+    if values.get("insecure") and "cluster_key" in values:
+        # Whatever layers they come from: a forgotten line in a file must not open a cluster that was given a key.
+        raise InvalidValue(
+            "--cluster-key and --insecure: choose --cluster-key to let in who has the key, or --insecure for everybody"
+        )
     return Config(**{_RENAMED.get(key, key): value for key, value in values.items()})
 
 
@@ -139,6 +146,7 @@ def flag_parser() -> argparse.ArgumentParser:
         "(default: edgecache/tiny if torch is installed)")  # fmt: skip
     add("--no-encoder", action="store_true", default=None, help="encode nothing: serve, store and share only")
     add("--cluster", metavar="NAME", help="only nodes of one cluster name talk to each other (default: default)")
+    add("--cluster-key", metavar="FILE", help="let in only who has this key; edgecache key new FILE makes one")
     add("--insecure", action="store_true", default=None, help="listen beyond loopback without a key")
     add("--seed", metavar="HOST:PORT", action="append", help="peer to call besides those mDNS finds; repeatable")
     add("--no-mdns", action="store_true", default=None, help="no announcement, no search: seeds and known peers only")
@@ -235,6 +243,7 @@ _FIELDS: dict[str, Callable[[object], Any]] = {
     "encoder": _text,
     "no_encoder": _flag,
     "cluster": _text,
+    "cluster_key": _path,
     "insecure": _flag,
     "seed": _seeds,
     "no_mdns": _flag,

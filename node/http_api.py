@@ -12,6 +12,7 @@ from .http_features import FeaturesApi
 from .http_guard import guard
 from .http_problems import problems
 from .http_status import StatusApi
+from .http_token import token_guard
 from .metrics import Metrics
 
 if TYPE_CHECKING:
@@ -24,14 +25,17 @@ def http_app(
     body_bytes_max: int = BODY_BYTES_MAX,
     bodies_bytes_max: int = BODIES_BYTES_MAX,
     host_names: Iterable[str] = (),
+    token: str | None = None,
 ) -> web.Application:
     """The application that answers HTTP for `node`: every call of the interface, and problem details for all else.
 
     `body_bytes_max` bounds an image or a tensor, `bodies_bytes_max` all that are held at one time. `host_names` are
-    further names that clients call this node by, beside the machine's own, the node's and every address.
+    further names that clients call this node by, beside the machine's own, the node's and every address. With a
+    `token`, requests from other machines must carry it.
     """
     metrics = Metrics(node.counters, node.cluster)
-    app = web.Application(middlewares=[metrics.middleware(), problems, guard([node.name, *host_names])])
+    guards = [guard([node.name, *host_names])] + ([token_guard(token)] if token is not None else [])
+    app = web.Application(middlewares=[metrics.middleware(), problems, *guards])
     app.add_routes(FeaturesApi(node, body_bytes_max, bodies_bytes_max).routes())
     app.add_routes(StatusApi(node, metrics).routes())
     app.on_response_prepare.append(_sign)

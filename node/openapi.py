@@ -13,6 +13,7 @@ VERSION = "1.0.0"
 
 _PROBLEMS = {
     400: "A digest, query or body that cannot be used",
+    401: "From another machine, without the cluster key's token",
     403: "A foreign Host or Origin",
     404: "Nobody holds it, or the encoder is unknown",
     406: "None of the media types asked for",
@@ -79,13 +80,21 @@ def document() -> _Json:
             },
             "/v1/cluster": _get("getCluster", "This node, the members and the ring", _json("The cluster", _OBJECT)),
             "/v1/stats": _get("getStats", "What this node has counted", _json("The counters", _OBJECT)),
-            "/healthz": _get("isAlive", "Whether the node is alive", _json("It is", _OBJECT)),
-            "/readyz": _get("isServing", "Whether requests should be sent here", _json("They should", _OBJECT), (503,)),
+            "/healthz": _get("isAlive", "Whether the node is alive", _json("It is", _OBJECT), ()),
+            "/readyz": _get(
+                "isServing", "Whether requests should be sent here", _json("They should", _OBJECT), (401, 503)
+            ),
             "/metrics": _get("getMetrics", "Prometheus", _described("Metrics", {"text/plain": _TEXT})),
             "/openapi.json": _get("getOpenApi", "This document", _json("OpenAPI 3.1", _OBJECT)),
             "/": _get("getDashboard", "The dashboard", _described("A page", {"text/html": _TEXT})),
         },
-        "components": {"parameters": _PARAMETERS, "schemas": _SCHEMAS, "responses": _problem_responses()},
+        "security": [{}, {"clusterKey": []}],
+        "components": {
+            "parameters": _PARAMETERS,
+            "schemas": _SCHEMAS,
+            "responses": _problem_responses(),
+            "securitySchemes": {"clusterKey": _TOKEN},
+        },
     }  # fmt: skip
 
 
@@ -95,6 +104,12 @@ _FORGOTTEN: _Json = {"type": "object", "properties": {"forgotten": {"type": "int
 _BINARY: _Json = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _DIGEST: _Json = {"type": "string", "pattern": "^(sha256:)?[0-9a-fA-F]{64}$"}
 _DIGESTS: _Json = {"type": "array", "items": _DIGEST, "minItems": 1, "maxItems": 1024}
+
+_TOKEN: _Json = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "What edgecache key token FILE prints. A node with a cluster key asks other machines for it",
+}
 
 _PARAMETERS: _Json = {
     "digest": {"name": "digest", "in": "path", "required": True, "schema": _DIGEST},
@@ -155,19 +170,19 @@ _SCHEMAS: _Json = {
 
 
 def _operation(name: str, summary: str, answers: _Json, problems: tuple[int, ...], body: _Json | None = None) -> _Json:
-    """One call about features: they all take the same query, and may all end in a 400 or a 403."""
+    """One call about features: they all take the same query, and may all end in a 400, a 401 or a 403."""
     operation: _Json = {
         "operationId": name,
         "summary": summary,
         "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS if name != "digest"],
-        "responses": answers | _references((400, 403, *problems)),
+        "responses": answers | _references((400, 401, 403, *problems)),
     }
     if body is not None:
         operation["requestBody"] = {"required": True, "content": body}
     return operation
 
 
-def _get(name: str, summary: str, answers: _Json, problems: tuple[int, ...] = ()) -> _Json:
+def _get(name: str, summary: str, answers: _Json, problems: tuple[int, ...] = (401,)) -> _Json:
     """A path that takes GET and HEAD."""
     responses = answers | _references((403, *problems))
     return {

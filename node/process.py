@@ -21,6 +21,7 @@ from aiohttp import web
 from ..encoder.worker import EncoderWorker
 from ..protocol.errors import EdgeCacheError
 from .address_book import AddressBook
+from .cluster_key import ClusterKey, read_key
 from .config import Config, default_memory_bytes
 from .discovery import MdnsDiscovery
 from .http_api import http_app
@@ -28,12 +29,13 @@ from .http_server import http_runner
 from .identity import HeldIdentity, claim
 from .interfaces import announced, is_loopback, present_addresses
 from .service import Node, Settings
+from .stats import Stats
 from .tcp import TcpNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .links import Address
+    from .links import Address, Network
 
 TINY = "edgecache/tiny"
 HTTP_BACKLOG = 128
@@ -48,18 +50,19 @@ class PortInUse(EdgeCacheError):
 
 async def run(config: Config, environment: Mapping[str, str]) -> None:
     """Run a node until a signal ends it. PortInUse, InvalidValue."""
+    key = read_key(config.cluster_key) if config.cluster_key is not None else None
     config = _kept_to_loopback(config)
     _allow_descriptors()
     held = await asyncio.to_thread(claim, config.data_dir, _default_data_root(environment))
     stop = _stop_on_signals()
     try:
-        while await _live(config, held, stop) == "twin":
+        while await _live(config, key, held, stop) == "twin":
             held.renew()
     finally:
         held.release()
 
 
-async def _live(config: Config, held: HeldIdentity, stop: asyncio.Event) -> str:
+async def _live(config: Config, key: ClusterKey | None, held: HeldIdentity, stop: asyncio.Event) -> str:
     """One life of a node under one id: until `stop`, or until a twin turns up that had the id before."""
     identity = held.identity
     listening = _bind(config.listen)
@@ -67,8 +70,9 @@ async def _live(config: Config, held: HeldIdentity, stop: asyncio.Event) -> str:
     node: Node | None = None
     runner: web.AppRunner | None = None
     try:
-        node = await _start_node(config, held, http_port)
-        runner = http_runner(http_app(node, host_names=[config.listen[0], socket.gethostname()]))
+        node = await _start_node(config, key, held, http_port)
+        names = [config.listen[0], socket.gethostname()]
+        runner = http_runner(http_app(node, host_names=names, token=key.token if key is not None else None))
         await runner.setup()
         await web.SockSite(runner, listening, backlog=HTTP_BACKLOG).start()
         shown = f"[{http_host}]" if ":" in http_host else http_host
@@ -91,11 +95,13 @@ async def _live(config: Config, held: HeldIdentity, stop: asyncio.Event) -> str:
         listening.close()
 
 
-async def _start_node(config: Config, held: HeldIdentity, http_port: int) -> Node:
+async def _start_node(config: Config, key: ClusterKey | None, held: HeldIdentity, http_port: int) -> Node:
     identity = held.identity
     name = config.name or _default_name(identity.slot)
     is_reached = not is_loopback(config.listen[0])
     addresses = config.peer_candidates(http_port)
+    stats = Stats()
+    network = _network(key, identity.id, stats)
     while True:
         address = addresses.pop(0)
         # Peers elsewhere must not be told of an HTTP face that only this machine reaches.
@@ -109,15 +115,17 @@ async def _start_node(config: Config, held: HeldIdentity, http_port: int) -> Nod
             http=(config.listen[0], told_http_port),
             shown_host=_shown_host(config.listen[0]),
             seeds=config.seeds,
+            is_secured=key is not None,
         )
         node = Node(
             settings,
             identity,
-            network=TcpNetwork(),
+            network=network,
             discovery=None if config.no_mdns else MdnsDiscovery(address[0], random.Random()),
             encoder=_encoder(config),
             address_book=AddressBook(identity.data_dir / "peers.json" if identity.data_dir is not None else None),
             seed=identity.boot,
+            stats=stats,
         )
         try:
             await node.start()
@@ -127,6 +135,15 @@ async def _start_node(config: Config, held: HeldIdentity, http_port: int) -> Nod
             if not addresses:
                 raise PortInUse(f"cannot listen for peers at {address[0]}:{address[1]}: {_reason(error)}") from None
             _log.info("peer port %d is taken: using a free one", address[1])
+
+
+def _network(key: ClusterKey | None, node: str, stats: Stats) -> Network:
+    if key is None:
+        return TcpNetwork()
+    from .certificates import contexts  # brings cryptography: 16 MB that a node without a key saves
+    from .tls import TlsNetwork
+
+    return TlsNetwork(contexts(key.ca_seed, node), stats)
 
 
 def _encoder(config: Config) -> EncoderWorker | None:
@@ -161,12 +178,15 @@ def _reason(error: OSError) -> str:
 
 
 def _kept_to_loopback(config: Config) -> Config:
-    """Without --insecure, nothing listens where strangers are."""
-    if config.insecure:
+    """Without a key or --insecure, nothing listens where strangers are."""
+    if config.insecure or config.cluster_key is not None:
         return config
     listen, peer_listen = _on_loopback(config.listen), config.peer_listen and _on_loopback(config.peer_listen)
     if (listen, peer_listen) != (config.listen, config.peer_listen):
-        _log.warning("listening on loopback only: --insecure lets other devices in, and whoever else is there")
+        _log.warning(
+            "listening on loopback only: --cluster-key FILE lets other devices in that have the key (edgecache key new "
+            "FILE makes one), --insecure whoever is there"
+        )
     return replace(config, listen=listen, peer_listen=peer_listen)
 
 

@@ -65,6 +65,29 @@ def test_a_variable_may_name_the_file_and_several_seeds(tmp_path: Path) -> None:
     assert config == Config(memory_bytes=2 * 1024**2, insecure=True, no_mdns=True, seeds=(("a", 1), ("b", 2)))
 
 
+def test_a_cluster_key_is_a_flag_a_variable_and_a_setting(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('cluster-key = "/etc/edgecache.key"\n')
+    for config in (
+        load(["--cluster-key", "/etc/edgecache.key"], {}),
+        load([], {"EDGECACHE_CLUSTER_KEY": "/etc/edgecache.key"}),
+        load(["--config", str(file)], {"EDGECACHE_INSECURE": "0"}),
+    ):
+        assert (config.cluster_key, config.insecure) == (Path("/etc/edgecache.key"), False)
+
+
+def test_a_cluster_key_and_insecure_exclude_each_other_wherever_they_stand(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text("insecure = true\n")
+    for flags, environment in (
+        (["--cluster-key", "key", "--insecure"], {}),
+        (["--insecure"], {"EDGECACHE_CLUSTER_KEY": "key"}),
+        (["--cluster-key", "key", "--config", str(file)], {}),
+    ):
+        with pytest.raises(InvalidValue, match="--cluster-key and --insecure: choose"):
+            load(flags, environment)
+
+
 def test_a_stronger_layer_decides_between_an_encoder_and_none() -> None:
     assert load(["--no-encoder"], {"EDGECACHE_ENCODER": "edgecache/tiny"}) == Config(no_encoder=True)
     assert load(["--encoder", "hf:x"], {"EDGECACHE_NO_ENCODER": "1"}) == Config(encoder="hf:x")
@@ -73,7 +96,7 @@ def test_a_stronger_layer_decides_between_an_encoder_and_none() -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("colour = 'red'", "colour: no such setting; there are cluster, data_dir"),
+        ("colour = 'red'", "colour: no such setting; there are cluster, cluster_key, data_dir"),
         ("replicas = 'two'", "replicas: 'two': expected a number from 1 to 16"),
         ("replicas = true", "replicas: True: expected a number"),
         ("insecure = 'perhaps'", "insecure: 'perhaps': expected true or false"),

@@ -1,0 +1,53 @@
+"""Who may ask where there is a cluster key: programs on this machine, and those elsewhere that show its token."""
+
+from __future__ import annotations
+
+from hmac import compare_digest
+from ipaddress import IPv6Address, ip_address
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from .http_problems import Problem
+
+_OPEN_PATH = "/healthz"  # says nothing but that the node is alive
+# A proxy on this machine asks from loopback, whomever it asks for. Those that say so are asked for the token.
+_PROXY_HEADERS = (hdrs.FORWARDED, hdrs.X_FORWARDED_FOR, hdrs.VIA, "X-Real-IP")
+
+
+def token_guard(token: str) -> Middleware:
+    """Middleware that answers 401 to a request from another machine without `Authorization: Bearer` and `token`."""
+    expected = token.encode()
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path != _OPEN_PATH and not _is_local(request) and not _has_token(request, expected):
+            raise Problem(
+                401,
+                "this node has a cluster key: a request from another machine needs Authorization: Bearer and its "
+                "token, as edgecache key token FILE prints it",
+                headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="edgecache"'},
+            )
+        return await handler(request)
+
+    return check
+
+
+def _is_local(request: web.Request) -> bool:
+    if any(name in request.headers for name in _PROXY_HEADERS):
+        return False
+    try:
+        address = ip_address(request.remote or "")
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback
+
+
+def _has_token(request: web.Request, expected: bytes) -> bool:
+    given = request.headers.getall(hdrs.AUTHORIZATION, [])
+    if len(given) != 1:
+        return False
+    scheme, _, token = given[0].partition(" ")
+    return scheme.lower() == "bearer" and compare_digest(token.strip().encode("utf-8", "surrogateescape"), expected)
