@@ -15,6 +15,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..protocol.keys import DIGEST_BYTES, EncoderIdentity, FeatureKey, digest_of
 from .aside import aside
 from .client_answers import Ask, features, is_there, many_features, told
 from .client_nodes import Nodes, NoNodeAnswers, Refused
+from .cluster_key import read_key
 from .http_answers import BATCH_BYTES_MAX, BatchForm, Form
 from .http_tensors import npy_head
 from .image_bytes import ImageLike, image_bytes
@@ -59,6 +61,10 @@ class Client:
     and `version` name whose features are meant; left out, the node's own. `encode` is the user's own encoder: it is
     called for what nobody has, and when no node answers, so that then nothing raises. Name it by `encoder` and
     `version`, or what nodes answer is their encoder's, and what it makes is shared with nobody.
+
+    Nodes with a cluster key on other machines want a token: give `cluster_key`, the key's file, or the `token` itself.
+    With one, only the node on this machine or at `url` is asked, and the members that it names: what mDNS brings could
+    be anybody. HTTP is not encrypted, so the token can be read on the way to a node elsewhere.
     """
 
     def __init__(
@@ -69,9 +75,15 @@ class Client:
         encoder: str | None = None,
         version: str | None = None,
         timeout_s: float = TIMEOUT_S,
+        cluster_key: str | Path | None = None,
+        token: str | None = None,
     ) -> None:
         _identity(encoder, version)
-        self._nodes = Nodes(url, timeout_s)
+        if cluster_key is not None:
+            if token is not None:
+                raise InvalidValue("a cluster key and a token: which of them?")
+            token = read_key(Path(cluster_key)).token
+        self._nodes = Nodes(url, timeout_s, token)
         self._encode = encode
         self._encoder = encoder
         self._version = version

@@ -1,6 +1,6 @@
 """`edgecache`: the cluster from a command line.
 
-Exit status: 0 done, 1 not found or refused, 2 wrong usage, 3 no node answers.
+`key` makes keys and needs no node. Exit status: 0 done, 1 not found or refused, 2 wrong usage, 3 no node answers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from ..protocol.errors import EdgeCacheError, InvalidValue
@@ -17,6 +18,7 @@ from . import client_commands as commands
 from .client import TIMEOUT_S, Client
 from .client_commands import NO_NODE, NOT_FOUND, WRONG_USAGE, fail
 from .client_nodes import DEFAULT_URL, NoNodeAnswers
+from .cluster_key import read_key
 from .http_tensors import NotATensor
 from .logs import escaped
 
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. SystemExit(2) for wrong usage, as argparse has it."""
     arguments = _parser().parse_args(argv)
     try:
-        status: int = asyncio.run(_run(arguments))
+        status: int = arguments.run(arguments) if arguments.is_local else asyncio.run(_run(arguments))
         sys.stdout.flush()
         return status
     except NoNodeAnswers as error:
@@ -52,6 +54,9 @@ def _everywhere() -> _Parser:
     """What every command takes. It may stand before the command too, so here it has no defaults to overwrite that."""
     everywhere = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     everywhere.add_argument("--url", help=f"the node to ask (EDGECACHE_URL, or {DEFAULT_URL})")
+    everywhere.add_argument(
+        "--cluster-key", metavar="FILE", help="the key of a node on another machine (EDGECACHE_CLUSTER_KEY)"
+    )
     everywhere.add_argument("--json", action="store_true", help="print JSON")
     everywhere.add_argument("--timeout", type=float, metavar="SECONDS", help=f"for each answer ({TIMEOUT_S:g})")
     return everywhere
@@ -64,7 +69,13 @@ def _parser() -> argparse.ArgumentParser:
 
     about = "The features of images, from the nearest device that has them."
     parser = _Parser(prog="edgecache", description=about, parents=[_everywhere()])
-    parser.set_defaults(url=os.environ.get("EDGECACHE_URL") or DEFAULT_URL, json=False, timeout=TIMEOUT_S)
+    parser.set_defaults(
+        url=os.environ.get("EDGECACHE_URL") or DEFAULT_URL,
+        cluster_key=os.environ.get("EDGECACHE_CLUSTER_KEY") or None,
+        json=False,
+        timeout=TIMEOUT_S,
+        is_local=False,
+    )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[..., Awaitable[int]], about: str, *parents: _Parser) -> _Parser:
@@ -96,6 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     command("status", commands.status, "what the node is and has counted")
     command("peers", commands.peers, "the members of the cluster")
     command("doctor", commands.doctor, "why devices do not see each other, or answer slowly")
+
+    about = "make the key that lets devices into a cluster, or show the token of one"
+    keys = subparsers.add_parser("key", help=about, description=about).add_subparsers(required=True, metavar="COMMAND")
+    for name, run, about in (
+        ("new", commands.key_new, "write a new key to FILE, for every device of a cluster to have"),
+        ("token", commands.key_token, "print what HTTP requests from other machines need, for curl"),
+    ):
+        key = keys.add_parser(name, help=about, description=about, parents=[_everywhere()])
+        key.add_argument("file", metavar="FILE")
+        key.set_defaults(run=run, is_local=True)
     return parser
 
 
@@ -103,7 +124,10 @@ async def _run(arguments: argparse.Namespace) -> int:
     if not arguments.timeout > 0:
         raise InvalidValue(f"timeout {arguments.timeout}: expected seconds above zero")
     encoder, version = getattr(arguments, "encoder", None), getattr(arguments, "version", None)
-    async with Client(arguments.url, encoder=encoder, version=version, timeout_s=arguments.timeout) as cache:
+    arguments.token = read_key(Path(arguments.cluster_key)).token if arguments.cluster_key is not None else None
+    async with Client(
+        arguments.url, encoder=encoder, version=version, timeout_s=arguments.timeout, token=arguments.token
+    ) as cache:
         status: int = await arguments.run(cache, arguments)
         return status
 

@@ -15,6 +15,7 @@ from ..protocol.errors import InvalidValue
 from ..protocol.keys import digest_of, format_digest, parse_digest
 from .client_nodes import Refused
 from .client_show import checks_lines, features_line, features_told, peers_lines, status_lines
+from .cluster_key import new_key, read_key
 from .http_tensors import Tensor, npy_array, npy_head, safetensors_head
 from .logs import escaped
 
@@ -196,11 +197,32 @@ async def doctor(cache: Client, arguments: argparse.Namespace) -> int:
     """`edgecache doctor`: what is wrong with the network."""
     from .doctor import ask_cluster, examine  # brings zeroconf, which the other commands need not
 
-    checks = await examine(arguments.url)
+    checks = await examine(arguments.url, arguments.token)
     print("\n".join(checks_lines(checks, as_json=arguments.json)))
     if all(check.ok is not False for check in checks):
         return DONE
-    return NO_NODE if isinstance(await ask_cluster(arguments.url), str) else NOT_FOUND
+    return NO_NODE if isinstance(await ask_cluster(arguments.url, arguments.token), str) else NOT_FOUND
+
+
+# -- keys -------------------------------------------------------------------------------------------------------
+
+
+def key_new(arguments: argparse.Namespace) -> int:
+    """`edgecache key new`: a key for a cluster."""
+    new_key(Path(arguments.file))
+    if arguments.json:
+        print(json.dumps({"file": arguments.file}))
+    else:
+        print(f"{arguments.file}: a new cluster key. Copy it to every device (scp -p) and start each node with")
+        print(f"edgecache-node --cluster-key {arguments.file} --listen 0.0.0.0:7440")
+    return DONE
+
+
+def key_token(arguments: argparse.Namespace) -> int:
+    """`edgecache key token`: what to put behind `Authorization: Bearer`."""
+    token = read_key(Path(arguments.file)).token
+    print(json.dumps({"token": token}) if arguments.json else token)
+    return DONE
 
 
 # -- files ------------------------------------------------------------------------------------------------------

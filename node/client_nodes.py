@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ CLUSTER_BYTES_MAX = 4 * 1024 * 1024
 _HEALTH_BYTES_MAX = 4096
 # aiohttp sends larger ones in pieces only when they come as a file.
 _SEND_WHOLE_MAX = 512 * 1024
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, 2.1
 
 _T = TypeVar("_T")
 
@@ -72,21 +75,25 @@ class Answer:
         try:
             detail = str(self.json()["detail"])
         except (CorruptPayload, KeyError, TypeError):
-            detail = "no problem details"
+            # As the answer to HEAD, which has no body.
+            detail = "the token of its cluster key is needed" if self.status == 401 else "no problem details"
         return Refused(self.status, detail)
 
 
 class Nodes:
     """The nodes that a client knows. The one that answered last is asked first."""
 
-    def __init__(self, url: str | None, timeout_s: float) -> None:
+    def __init__(self, url: str | None, timeout_s: float, token: str | None = None) -> None:
+        if url is None and token is not None:
+            url = DEFAULT_URL  # no search by mDNS: whoever answers that would be given the token
         self._given = None if url is None else _checked(url)
+        self._headers = {"Accept-Encoding": "identity"} | _authorization(token)
         self._timeout_s = timeout_s
         self._known: list[str] = [] if self._given is None else [self._given]
         self._down_until: dict[str, float] = {}
         self._learn_at = 0.0
         self._search_at = 0.0
-        self._is_lost = url is None
+        self._is_lost = self._given is None
         self._search = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
@@ -162,7 +169,7 @@ class Nodes:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
                 auto_decompress=False,
-                headers={"Accept-Encoding": "identity"},
+                headers=self._headers,
             )
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s))
         data = io.BytesIO(body) if body is not None and len(body) > _SEND_WHOLE_MAX else body
@@ -230,7 +237,10 @@ class _Cluster(msgspec.Struct):
 
 
 def _urls_of(cluster: Any, heard_from: str) -> list[str]:
-    """Where the living members answer HTTP. A loopback address of another machine is no use here."""
+    """Where the living members answer HTTP. A loopback address of another machine is no use here.
+
+    Who asks by https asks nobody by http: what it sends is not for everybody on the network to read.
+    """
     try:
         members = msgspec.convert(cluster, _Cluster).members
     except msgspec.ValidationError:
@@ -242,6 +252,8 @@ def _urls_of(cluster: Any, heard_from: str) -> list[str]:
         try:
             url = _checked(member.http if "://" in member.http else f"http://{member.http}")
         except InvalidValue:
+            continue
+        if URL(heard_from).scheme == "https" and URL(url).scheme == "http":
             continue
         if _is_loopback(heard_from) or not _is_loopback(url):
             urls.append(url)
@@ -257,6 +269,14 @@ def _checked(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.path not in ("", "/") or parsed.query:
         raise InvalidValue(f"url {url[:80]!a}: expected http://HOST:PORT")
     return str(parsed.origin())
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    if token is None:
+        return {}
+    if not _TOKEN.fullmatch(token):
+        raise InvalidValue("token: expected what edgecache key token FILE prints")  # and not shown: it may be one
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _is_loopback(url: str) -> bool:

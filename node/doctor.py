@@ -26,7 +26,9 @@ DIAL_TIMEOUT_S = 1.0
 SLOW_DIAL_S = 0.05
 
 REFUSED = "refused"
+NEEDS_TOKEN = "it wants the token of its cluster key"
 
+_WITH_KEY = "--cluster-key FILE --listen 0.0.0.0:7440"
 _FIREWALL = "let UDP port 5353 (mDNS) through this device's firewall"
 
 
@@ -48,6 +50,7 @@ class NodeSeen(msgspec.Struct, frozen=True):
     name: str = ""
     cluster: str = ""
     peer: str = ""
+    secured: bool = False
 
 
 class MemberSeen(msgspec.Struct, frozen=True):
@@ -66,13 +69,15 @@ class ClusterSeen(msgspec.Struct, frozen=True):
     members: tuple[MemberSeen, ...] = ()
 
 
-async def examine(url: str) -> list[Check]:
+async def examine(url: str, token: str | None = None) -> list[Check]:
     """All checks for the node at `url` and the network around this machine, in 5 s at most. Never raises for a fault.
+
+    A node on another machine wants the `token` of its cluster key.
 
     The network is looked at from this machine, so it should be one that a node runs on. Nothing is sent on an interface
     that the node does not listen on: for a node on loopback, or none at all, that is loopback alone.
     """
-    cluster = await ask_cluster(url)
+    cluster = await ask_cluster(url, token)
     host = cluster.node.peer.rpartition(":")[0] if isinstance(cluster, ClusterSeen) else ""
     places = announced("127.0.0.1" if not host or is_loopback(host) else "0.0.0.0", present_addresses())
     echoes, claims = await asyncio.gather(
@@ -81,23 +86,32 @@ async def examine(url: str) -> list[Check]:
     own = cluster.node.id if isinstance(cluster, ClusterSeen) else ""
     others = [claim for claim in claims if claim.id != own]
     dials = await asyncio.gather(*(dial(claim.address) for claim in others))
+    reached = [claim for claim, seconds in zip(others, dials, strict=True) if not isinstance(seconds, str)]
     return [
         judge_node(url, cluster),
+        *judge_key(cluster),
         *judge_interfaces(own, places, claims),
         *(judge_echo(place, error) for place, error in zip(places, echoes, strict=True)),
         judge_others(cluster, others),
         *(judge_dial(claim, seconds) for claim, seconds in zip(others, dials, strict=True)),
         *judge_agreement(cluster, claims),
         *judge_members(cluster),
+        *judge_refused(cluster, reached),
     ]
 
 
-async def ask_cluster(url: str) -> ClusterSeen | str:
+async def ask_cluster(url: str, token: str | None = None) -> ClusterSeen | str:
     """What the node at `url` says of its cluster, or why it says nothing."""
     timeout = aiohttp.ClientTimeout(total=HTTP_TIMEOUT_S)
     where = f"{url.rstrip('/')}/v1/cluster"
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(where) as answer:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as http,
+            http.get(where, headers=headers, allow_redirects=False) as answer,
+        ):
+            if answer.status == 401:
+                return f"{NEEDS_TOKEN} (HTTP status 401)"
             if answer.status != 200:
                 return f"HTTP status {answer.status}"
             body = bytearray()
@@ -132,8 +146,24 @@ def judge_node(url: str, cluster: ClusterSeen | str) -> Check:
     """Does a node answer?"""
     name = "node answers"
     if isinstance(cluster, str):
-        return Check(name, False, f"{url}: {cluster}", "start edgecache-node on this device, or give its --url")
+        hint = "start edgecache-node on this device, or give its --url"
+        if cluster.startswith(NEEDS_TOKEN):
+            hint = "give --cluster-key FILE, the file that its node was started with"
+        return Check(name, False, f"{url}: {cluster}", hint)
     return Check(name, True, f"{_shown(cluster.node.name)} at {url}, cluster {_shown(cluster.node.cluster)}")
+
+
+def judge_key(cluster: ClusterSeen | str) -> list[Check]:
+    """Is there a cluster key? Nothing to say without a node."""
+    if isinstance(cluster, str):
+        return []
+    name = "cluster key"
+    if cluster.node.secured:
+        return [Check(name, True, "in use: peers are members by it, over TLS 1.3")]
+    if is_loopback(cluster.node.peer.rpartition(":")[0].strip("[]")):
+        return [Check(name, None, "none: this machine only")]
+    hint = f"edgecache key new FILE, FILE on every device, and each node with {_WITH_KEY} instead of --insecure"
+    return [Check(name, None, "none: whoever reaches its ports reads and writes features", hint)]
 
 
 def judge_interfaces(own: str, places: Sequence[InterfaceAddress], claims: Iterable[Claim]) -> list[Check]:
@@ -148,7 +178,7 @@ def judge_interfaces(own: str, places: Sequence[InterfaceAddress], claims: Itera
         return [Check(name, False, "the node's own announcement is not heard on this machine", hint)]
     if any(not place.is_loopback and place.address in heard for place in places):
         return [Check(name, True, ", ".join(where))]
-    hint = "for others to see it, start it with --insecure --listen 0.0.0.0:7440"
+    hint = f"for others to see it, start it with {_WITH_KEY}, or with --insecure to let anybody in"
     return [Check(name, None, f"{', '.join(where)}: this machine only", hint)]
 
 
@@ -219,6 +249,19 @@ def judge_members(cluster: ClusterSeen | str) -> list[Check]:
         hint = "" if ok is not False else "is the device on, and its node running? see 'connect to' above"
         checks.append(Check(f"member {_shown(member.name)}", ok, _shown(f"{member.state}, {member.peer}"), hint))
     return checks
+
+
+def judge_refused(cluster: ClusterSeen | str, reached: Iterable[Claim]) -> list[Check]:
+    """Is somebody of this cluster here who is no member? Nothing to say without a node."""
+    if isinstance(cluster, str):
+        return []
+    members = {member.id for member in cluster.members}
+    hint = "the same --cluster-key FILE on both, or on neither? The log of each says why it refused the other"
+    return [
+        Check(f"{claim.name} is a member", False, "it is reached and announces this cluster, and is no member", hint)
+        for claim in reached
+        if claim.cluster == cluster.node.cluster and claim.id not in members
+    ]
 
 
 def _shown(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .client import TIMEOUT_S, Client, Digest, Encode, _DigestT
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -35,8 +36,18 @@ class SyncClient:
         encoder: str | None = None,
         version: str | None = None,
         timeout_s: float = TIMEOUT_S,
+        cluster_key: str | Path | None = None,
+        token: str | None = None,
     ) -> None:
-        self._client = Client(url, encode=encode, encoder=encoder, version=version, timeout_s=timeout_s)
+        self._client = Client(
+            url,
+            encode=encode,
+            encoder=encoder,
+            version=version,
+            timeout_s=timeout_s,
+            cluster_key=cluster_key,
+            token=token,
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="edgecache client", daemon=True)
         self._thread.start()

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 from edgecache import Client, NoNodeAnswers, Refused
 from edgecache.node import client_nodes
+from edgecache.node.cluster_key import new_key, read_key
 from edgecache.protocol import payload as payloads
 from edgecache.protocol.errors import EncoderUnavailable, InvalidValue
 from edgecache.protocol.features import Source
@@ -261,6 +262,70 @@ async def test_else_it_takes_one_that_mdns_brings(
         assert (await cache.encode(PHOTO)).node == "camera-1"
 
 
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    new_key(path)
+    return path
+
+
+async def test_with_the_cluster_key_it_is_let_in_from_another_machine(
+    serve: Serve, node: FakeNode, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web.BaseRequest, "remote", "10.0.0.7")
+    token = read_key(key_file).token
+    url = str((await serve(node, token=token)).make_url("/"))
+    for cache in (Client(url, cluster_key=key_file), Client(url, cluster_key=str(key_file)), Client(url, token=token)):
+        async with cache:
+            assert (await cache.encode(PHOTO)).node == "camera-1"
+    for cache in (Client(url), Client(url, token=token[:-1])):
+        async with cache:
+            for call in (cache.encode(PHOTO), cache.get(DIGEST), cache.has(DIGEST), cache.forget(DIGEST)):
+                with pytest.raises(Refused, match="token") as refused:
+                    await call
+                assert refused.value.status == 401
+
+
+async def test_the_token_goes_to_the_node_that_was_named_and_not_to_whom_mdns_brings_or_it_redirects_to(
+    serve: Serve, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int | None, str | None]] = []
+
+    async def redirect(request: web.Request) -> web.StreamResponse:
+        asked.append((request.url.port, request.headers.get("Authorization")))
+        raise web.HTTPTemporaryRedirect(thief_url)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", redirect)
+    async with TestServer(application) as named, TestServer(application) as thief:
+        thief_url = str(thief.make_url("/v1/cluster"))
+
+        async def found(timeout_s: float) -> list[tuple[str, str]]:
+            return [("thief", str(thief.make_url("/")))]
+
+        monkeypatch.setattr("edgecache.node.discovery.find_nodes", found)
+        monkeypatch.setattr(client_nodes, "DEFAULT_URL", NOWHERE)
+        async with Client(token="secret") as cache:
+            with pytest.raises(NoNodeAnswers):
+                await cache.cluster()
+        async with Client(str(named.make_url("/")), token="secret") as cache:
+            with pytest.raises(Refused):
+                await cache.cluster()
+        assert asked == [(named.port, "Bearer secret")]
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\r\nX-Header: 1", "é"])
+def test_what_is_no_token_is_refused_without_being_shown(token: str) -> None:
+    with pytest.raises(InvalidValue) as refused:
+        Client(token=token)
+    assert not token or token not in str(refused.value)
+
+
+def test_a_key_and_a_token_are_one_too_many(key_file: Path) -> None:
+    with pytest.raises(InvalidValue, match="which of them"):
+        Client(cluster_key=key_file, token="secret")
+
+
 async def test_when_its_node_dies_it_goes_on_with_another(
     connect: Connect, node: FakeNode, bare_node: FakeNode, serve: Serve
 ) -> None:
@@ -321,6 +386,8 @@ def test_only_urls_of_living_nodes_that_lead_somewhere_are_learnt() -> None:
     ]
     learnt = client_nodes._urls_of({"members": members}, "http://192.168.1.2:7440")
     assert learnt == ["http://192.168.1.2:7440", "http://192.168.1.3:7440"]
+    over_tls = [{"http": "https://192.168.1.6:443", "state": "alive"}, *members]
+    assert client_nodes._urls_of({"members": over_tls}, "https://192.168.1.2") == ["https://192.168.1.6"]
     assert client_nodes._urls_of({"members": [{"http": 7}]}, "http://192.168.1.2:7440") == []
     assert client_nodes._urls_of([], "http://192.168.1.2:7440") == []
 

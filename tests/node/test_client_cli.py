@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import unused_port
 from edgecache.node import client_cli
+from edgecache.node.cluster_key import read_key
 from edgecache.node.doctor import Check
 from edgecache.protocol.errors import UndecodableImage
 from edgecache.protocol.keys import digest_of, format_digest
@@ -198,7 +200,7 @@ async def test_when_no_node_answers_it_is_one_line_and_status_3(run: Run, comman
 async def test_the_doctor_says_what_fails_and_what_to_do(
     run: Run, node: FakeNode, monkeypatch: pytest.MonkeyPatch, ok: bool | None, url: str, expected: int
 ) -> None:
-    async def examine(url: str) -> list[Check]:
+    async def examine(url: str, token: str | None) -> list[Check]:
         return [Check("first", True, "fine"), Check("second", ok, "so \x1b[31mso", "do this")]
 
     monkeypatch.setattr("edgecache.node.doctor.examine", examine)
@@ -208,3 +210,38 @@ async def test_the_doctor_says_what_fails_and_what_to_do(
     assert output.splitlines() == ["ok    first: fine", f"{mark} second: so \\x1b[31mso", "      do this"]
     checks: Any = json.loads((await run("doctor", "--json", "--url", node.http))[1])
     assert checks[1] == {"name": "second", "ok": ok, "detail": "so \x1b[31mso", "hint": "do this"}
+
+
+async def test_a_new_key_is_written_once_and_its_token_is_printed_for_curl(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    status, output, errors = await run("key", "new", file)
+    assert (status, errors) == (0, "")
+    assert f"edgecache-node --cluster-key {file}" in output
+    secret = file.read_text().strip().partition(":")[2]
+    token = read_key(file).token
+    assert await run("key", "token", file) == (0, f"{token}\n", "")
+    assert json.loads((await run("key", "token", file, "--json"))[1]) == {"token": token}
+    assert await run("key", "new", file) == (1, "", f"edgecache: {file}: exists; a key is never overwritten\n")
+    assert secret not in output
+    assert token not in output
+    for missing in (("key", "token", tmp_path / "none"), ("key", "new", tmp_path / "no" / "directory"), ("key",)):
+        status, output, errors = await run(*missing)
+        assert (status, output, errors.count("\n")) == (2, "", 1)
+
+
+async def test_a_node_elsewhere_is_asked_with_the_key_of_a_flag_or_a_variable(
+    run: Run, node: FakeNode, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web.BaseRequest, "remote", "10.0.0.7")
+    file = tmp_path / "key"
+    await run("key", "new", file)
+    url = str((await serve(node, token=read_key(file).token)).make_url("/"))
+    status, _, errors = await run("peers", "--url", url)
+    assert (status, "edgecache key token FILE" in errors) == (1, True)
+    assert (await run("peers", "--url", url, "--cluster-key", file))[0] == 0
+    assert (await run("--cluster-key", file, "peers", "--url", url))[0] == 0
+    monkeypatch.setenv("EDGECACHE_CLUSTER_KEY", str(file))
+    assert (await run("peers", "--url", url))[0] == 0
+    monkeypatch.setenv("EDGECACHE_CLUSTER_KEY", str(tmp_path / "none"))
+    assert (await run("peers", "--url", url))[0] == 2
+    assert (await run("key", "new", tmp_path / "none"))[0] == 0

@@ -11,6 +11,7 @@ from aiohttp import web
 from edgecache.node import doctor
 from edgecache.node.doctor import (
     REFUSED,
+    Check,
     ClusterSeen,
     MemberSeen,
     NodeSeen,
@@ -21,9 +22,11 @@ from edgecache.node.doctor import (
     judge_dial,
     judge_echo,
     judge_interfaces,
+    judge_key,
     judge_members,
     judge_node,
     judge_others,
+    judge_refused,
 )
 from edgecache.node.interfaces import InterfaceAddress
 from edgecache.node.sightings import Claim
@@ -51,11 +54,40 @@ def test_a_node_that_only_loopback_hears_is_told_how_to_be_found() -> None:
     near = replace(OWN, address=("127.0.0.1", 7441), heard_on=LO)
     (check,) = judge_interfaces(OWN.id, [LO, ETH], [near])
     assert check.ok is None
-    assert "--listen 0.0.0.0" in check.hint
+    assert "--cluster-key FILE --listen 0.0.0.0" in check.hint
     (check,) = judge_interfaces(OWN.id, [LO, ETH], [near, OWN])
     assert check.ok
     (check,) = judge_interfaces(OWN.id, [LO, ETH], [OTHER])
     assert check.ok is False
+
+
+def test_a_node_says_whether_a_cluster_key_is_in_use() -> None:
+    def judged(peer: str, *, secured: bool) -> Check:
+        (check,) = judge_key(ClusterSeen(NodeSeen(OWN.id, "kitchen", "home", peer, secured)))
+        return check
+
+    assert judged("192.168.1.20:7441", secured=True).ok
+    assert judged("127.0.0.1:7441", secured=True).ok
+    assert (judged("127.0.0.1:7441", secured=False).ok, judged("127.0.0.1:7441", secured=False).hint) == (None, "")
+    assert judged("192.168.1.20:7441", secured=False).ok is None
+    assert "edgecache key new FILE" in judged("192.168.1.20:7441", secured=False).hint
+    assert judge_key("no answer") == []
+
+
+def test_a_node_of_this_cluster_that_is_no_member_may_have_another_key() -> None:
+    (check,) = judge_refused(ALONE, [OTHER])
+    assert check.ok is False
+    assert "the same --cluster-key FILE" in check.hint
+    assert judge_refused(BOTH, [OTHER]) == judge_refused("no answer", [OTHER]) == []
+    assert judge_refused(ALONE, [replace(OTHER, cluster="office")]) == []
+
+
+async def test_a_node_on_another_machine_is_shown_the_token() -> None:
+    async with node_that_answers(b'{"node": {"id": "1", "secured": true}}', token="token") as url:
+        assert await ask_cluster(url, "token") == ClusterSeen(NodeSeen("1", secured=True))
+        refused = await ask_cluster(url)
+    assert isinstance(refused, str)
+    assert "--cluster-key FILE" in judge_node(url, refused).hint
 
 
 def test_multicast_that_is_not_heard_points_at_the_firewall() -> None:
@@ -105,8 +137,10 @@ async def test_a_connection_is_timed() -> None:
 
 
 @asynccontextmanager
-async def node_that_answers(body: bytes, status: int = 200) -> AsyncIterator[str]:
-    async def cluster(_: web.Request) -> web.Response:
+async def node_that_answers(body: bytes, status: int = 200, token: str | None = None) -> AsyncIterator[str]:
+    async def cluster(request: web.Request) -> web.Response:
+        if token is not None and request.headers.get("Authorization") != f"Bearer {token}":
+            return web.Response(status=401)
         return web.Response(body=body, status=status, content_type="application/json")
 
     application = web.Application()
