@@ -37,7 +37,8 @@ class Peer:
         assert answered is not None
         assert isinstance(answered.answer, messages.Batch)
         sizes, blob = answered.answer.sizes, answered.blob
-        return [blob[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
+        # Copied, as `node.peers` does and as the other clients' values are: one that is kept keeps no others in memory.
+        return [bytes(blob[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
     async def put(self, key: bytes, value: Value) -> None:
         answered = await self.link.ask(messages.Put(0), TIMEOUT_S, (value,), len(value))

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 Address = tuple[str, int]
 
 READY_S = 20.0
+STOP_S = 10.0
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, CLIENT_CORE = CORES[-1], CORES[0]
 
@@ -78,25 +78,25 @@ def on_core(core: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _process(*command: str) -> Iterator[None]:
-    log = Path(tempfile.mkstemp(prefix="edgecache-bench-", suffix=".log")[1])
-    with log.open("wb") as output:
+def _process(program: str, *arguments: str) -> Iterator[None]:
+    """A process while the context lasts. What it said is shown if that fails."""
+    with tempfile.TemporaryFile() as said:
         with on_core(SERVER_CORE):
-            process = subprocess.Popen(_found(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            command = [shutil.which(program) or program, *arguments]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         try:
             yield
+        except BaseException:
+            said.seek(0)
+            sys.stderr.write(said.read().decode(errors="replace"))
+            raise
         finally:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-    log.unlink()
-
-
-def _found(command: Sequence[str]) -> Sequence[str]:
-    return [shutil.which(command[0]) or command[0], *command[1:]]
 
 
 def _free_port() -> int:
