@@ -69,9 +69,9 @@ class TlsNetwork:
     async def listen(self, protocol_factory: Callable[[], asyncio.BaseProtocol], address: Address) -> _Listener:
         """Accept connections at `address`, port 0 for a free one; OSError."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, where = found[0]
-        listening = socket.create_server(where[:2], family=family, backlog=BACKLOG)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        found = await loop.getaddrinfo(*address, family=family, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        listening = socket.create_server(found[0][4][:2], family=family, backlog=BACKLOG)
         listening.setblocking(False)
         return _Listener(listening, protocol_factory, self._contexts.server, self._refused)
 
