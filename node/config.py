@@ -17,6 +17,7 @@ Address = tuple[str, int]
 
 HTTP_PORT = 7440
 COPIES_MAX = 16
+NAME_BYTES_MAX = 200  # what fits into an announcement, and no more than a line of a table can take
 MEMORY_BYTES_MIN = 1024 * 1024
 MEMORY_SHARE = 0.25
 
@@ -189,6 +190,13 @@ def _text(value: object) -> str:
     return value
 
 
+def _name(value: object) -> str:
+    text = _text(value)
+    if len(text.encode()) > NAME_BYTES_MAX:
+        raise InvalidValue(f"name of {len(text.encode())} bytes: at most {NAME_BYTES_MAX}")
+    return text
+
+
 def _flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -235,14 +243,14 @@ def _path(value: object) -> Path:
 
 
 _FIELDS: dict[str, Callable[[object], Any]] = {
-    "name": _text,
+    "name": _name,
     "listen": _address,
     "peer_listen": _address,
     "data_dir": _path,
     "memory": _memory,
     "encoder": _text,
     "no_encoder": _flag,
-    "cluster": _text,
+    "cluster": _name,
     "cluster_key": _path,
     "insecure": _flag,
     "seed": _seeds,

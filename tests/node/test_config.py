@@ -44,6 +44,13 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         parse_address(text)
 
 
+@pytest.mark.parametrize("flag", ["--name", "--cluster"])
+def test_a_name_is_no_longer_than_others_will_take_it(flag: str) -> None:
+    assert load([flag, "é" * 100], {})
+    with pytest.raises(InvalidValue, match="name of 202 bytes: at most 200"):
+        load([flag, "é" * 101], {})
+
+
 def test_nothing_configured_is_a_whole_configuration() -> None:
     assert load([], {}) == Config()
 
