@@ -38,7 +38,7 @@ class Belady(Generic[Key]):
         """The next use of `key` is the one after this."""
         self._use(key)
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+    def admit(self, key: Key, size: int = 1) -> None:
         """Hold `key` until its next use, if it is not too far away."""
         self._use(key)
 

@@ -23,7 +23,7 @@ class FIFO(Generic[Key]):
     def hit(self, key: Key) -> None:
         """Nothing: only the arrival counts."""
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+    def admit(self, key: Key, size: int = 1) -> None:
         """`key` goes last."""
         self._queue[key] = None
 

@@ -46,7 +46,7 @@ class LFU(Generic[Key]):
         self._place(key, rank.uses + 1, rank)
         self._leave(key, rank)
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+    def admit(self, key: Key, size: int = 1) -> None:
         """`key` begins with the use that brought it."""
         self._place(key, 1, self._ends)
 

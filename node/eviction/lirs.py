@@ -59,7 +59,7 @@ class LIRS(Generic[Key]):
             self._stack[key] = None
             self._hir.renew(key)
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+    def admit(self, key: Key, size: int = 1) -> None:
         """LIR while there is room or if its ghost is still on the stack, else HIR."""
         if key in self._ghosts:
             self._ghosts.take(key)

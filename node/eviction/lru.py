@@ -28,7 +28,7 @@ class LRU(Generic[Key]):
         """Make `key` the newest."""
         self._order.move_to_end(key)
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+    def admit(self, key: Key, size: int = 1) -> None:
         """Take `key` in as the newest."""
         self._order[key] = None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
-from typing import Generic
+from collections import OrderedDict, deque
+from typing import Generic, TypeAlias
 
 from .policy import Key
 
@@ -15,8 +15,11 @@ CORRELATED_SHARE = 0.5
 # How many evicted entries keep their history, for each one held.
 HISTORY_PER_ENTRY = 4
 
-# Stale items in the heap are dropped when they outnumber the entries by this many.
-_HEAP_SLACK = 64
+# Stale items are dropped when they outnumber the entries by this many.
+_STALE_MAX = 64
+
+# K-th last use, last use, key. No two have the same last use, so keys are never compared.
+_Ripe: TypeAlias = tuple[int, int, Key]
 
 
 class _Record:
@@ -49,21 +52,28 @@ class LRUK(Generic[Key]):
     the entries held, so that it means the same for every size, and the history is bounded by number rather than by
     time.
 
-    Entries in their period wait in `_young`, in the order of their last use; those past it are in the heap. A use
-    makes a heap item stale (its `last` is no longer the record's) instead of looking for it.
+    Entries in their period wait in `_young`, in the order of their last use. From there those with K uses go into a
+    heap, and those with fewer into `_seldom`, where they are in the right order by themselves. A use makes an item
+    stale (its last use is no longer the record's) instead of looking for it.
     """
 
     def __init__(
-        self, k: int = 2, correlated_share: float = CORRELATED_SHARE, history_per_entry: float = HISTORY_PER_ENTRY
+        self,
+        k: int = 2,
+        correlated_share: float = CORRELATED_SHARE,
+        history_per_entry: float = HISTORY_PER_ENTRY,
+        k_max: int | None = None,
     ) -> None:
-        self.k = k
+        self._k = k
+        self._k_max = k_max or k  # how many uses are remembered
         self._correlated_share = correlated_share
         self._history_per_entry = history_per_entry
         self._now = 0
         self._held_max = 0
         self._held: dict[Key, _Record] = {}
         self._young: OrderedDict[Key, None] = OrderedDict()
-        self._heap: list[tuple[int, int, Key]] = []  # (K-th last use, last use, key); no two have the same last use
+        self._heap: list[_Ripe[Key]] = []
+        self._seldom: deque[_Ripe[Key]] = deque()
         self._evicted: OrderedDict[Key, _Record] = OrderedDict()
 
     def __len__(self) -> int:
@@ -71,6 +81,18 @@ class LRUK(Generic[Key]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._held
+
+    @property
+    def k(self) -> int:
+        """Which use counts."""
+        return self._k
+
+    @k.setter
+    def k(self, k: int) -> None:
+        """From now on the `k`-th last use counts, up to `k_max`. O(n)."""
+        assert 1 <= k <= self._k_max
+        self._k = k
+        self._order_anew()
 
     def hit(self, key: Key) -> None:
         """A use: correlated with the last one, or one that counts."""
@@ -83,12 +105,12 @@ class LRUK(Generic[Key]):
         self._young[key] = None
         self._young.move_to_end(key)
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+    def admit(self, key: Key, size: int = 1) -> None:
         """Take `key` in, with the history it left behind."""
         self._now += 1
         record = self._evicted.pop(key, None)
         if record is None:
-            record = _Record(self.k, self._now)
+            record = _Record(self._k_max, self._now)
         else:
             record.uses = [self._now, *record.uses[:-1]]
             record.last = self._now
@@ -111,19 +133,21 @@ class LRUK(Generic[Key]):
         """Forget `key` and its history."""
         del self._held[key]
         self._young.pop(key, None)
-        self._bound_heap()
+        self._bound_ripe()
 
     def check(self) -> None:
-        """Assert that each entry is young or in the heap, and that heap and history are bounded."""
-        ripe = {key for _, last, key in self._heap if key in self._held and self._held[key].last == last}
+        """Assert that each entry is young or ripe, and that stale items and the history are bounded."""
+        items = [*self._heap, *self._seldom]
+        ripe = {key for _, last, key in items if key in self._held and self._held[key].last == last}
         assert not ripe & set(self._young)
         assert ripe | set(self._young) == set(self._held)
         assert not set(self._evicted) & set(self._held)
         assert len(self._evicted) <= self._history_per_entry * self._held_max
-        assert len(self._heap) <= 2 * len(self._held) + _HEAP_SLACK
+        assert len(items) <= 2 * len(self._held) + _STALE_MAX
+        assert list(self._seldom) == sorted(self._seldom)
 
     def _ripen(self) -> None:
-        """Move what is past its period from the young into the heap."""
+        """Move what is past its period from the young to the ripe."""
         ripe_until = self._now - self._correlated_share * len(self._held)
         while self._young:
             key = next(iter(self._young))
@@ -131,18 +155,33 @@ class LRUK(Generic[Key]):
             if record.last > ripe_until:
                 break
             del self._young[key]
-            heapq.heappush(self._heap, (record.uses[-1], record.last, key))
-        self._bound_heap()
+            item = (record.uses[self._k - 1], record.last, key)
+            if item[0]:
+                heapq.heappush(self._heap, item)
+            else:
+                self._seldom.append(item)
+        self._bound_ripe()
 
     def _ripest(self) -> Key | None:
-        while self._heap:
-            _, last, key = heapq.heappop(self._heap)
-            record = self._held.get(key)
-            if record is not None and record.last == last:
-                return key
+        """Take out the one that goes, if any is past its period."""
+        while self._seldom or self._heap:
+            item = self._seldom.popleft() if self._seldom else heapq.heappop(self._heap)
+            record = self._held.get(item[2])
+            if record is not None and record.last == item[1]:
+                return item[2]
         return None
 
-    def _bound_heap(self) -> None:
-        if len(self._heap) > 2 * len(self._held) + _HEAP_SLACK:
-            self._heap = [item for item in self._heap if (record := self._held.get(item[2])) and record.last == item[1]]
-            heapq.heapify(self._heap)
+    def _bound_ripe(self) -> None:
+        if len(self._heap) + len(self._seldom) > 2 * len(self._held) + _STALE_MAX:
+            self._order_anew()
+
+    def _order_anew(self) -> None:
+        """Drop the stale items, and sort the others by K-th last use."""
+        items: list[_Ripe[Key]] = []
+        for _, last, key in (*self._seldom, *self._heap):
+            record = self._held.get(key)
+            if record is not None and record.last == last:
+                items.append((record.uses[self._k - 1], last, key))
+        self._heap = [item for item in items if item[0]]
+        self._seldom = deque(sorted(item for item in items if not item[0]))
+        heapq.heapify(self._heap)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from .adaptive_lru_k import AdaptiveLRUK
 from .arc import ARC
 from .fifo import FIFO
 from .lfu import LFU
@@ -32,5 +33,6 @@ POLICIES: Mapping[str, Callable[[int], EvictionPolicy[Any]]] = MappingProxyType(
         "sieve": lambda capacity: Sieve(),
         "s3-fifo": S3FIFO,
         "w-tinylfu": WTinyLFU,
+        "adaptive-lru-k": AdaptiveLRUK,
     }
 )

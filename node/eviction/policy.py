@@ -29,8 +29,8 @@ class EvictionPolicy(Protocol[Key]):
     def hit(self, key: Key) -> None:
         """`key`, which is held, was used."""
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
-        """`key`, which was not held, now is. `cost`: of making it again, against an average entry's."""
+    def admit(self, key: Key, size: int = 1) -> None:
+        """`key`, which was not held, now is."""
 
     def evict(self) -> Key:
         """Choose the entry that goes, hold it no longer, and name it. There is at least one."""

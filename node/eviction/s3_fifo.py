@@ -61,7 +61,7 @@ class S3FIFO(Generic[Key]):
         if entry.uses < USES_MAX:
             entry.uses += 1
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+    def admit(self, key: Key, size: int = 1) -> None:
         """To the small queue, or to the main one if it was here not long ago."""
         is_main = key in self._ghosts
         if is_main:

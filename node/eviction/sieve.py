@@ -43,7 +43,7 @@ class Sieve(Generic[Key]):
         """Set its bit."""
         self._entries[key].is_used = True
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+    def admit(self, key: Key, size: int = 1) -> None:
         """The newest, its bit not set."""
         entry = _Entry(key)
         newest = self._ends.older

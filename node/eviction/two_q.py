@@ -41,7 +41,7 @@ class TwoQ(Generic[Key]):
         if key in self._main:
             self._main.renew(key)
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+    def admit(self, key: Key, size: int = 1) -> None:
         """To the newcomers, or to the proven if it was here not long ago."""
         if key in self._out:
             self._out.take(key)

@@ -53,7 +53,7 @@ class WTinyLFU(Generic[Key]):
         else:
             self._window.renew(key)
 
-    def admit(self, key: Key, size: int = 1, cost: float = 1.0) -> None:
+    def admit(self, key: Key, size: int = 1) -> None:
         """Into the window; what leaves it goes on unopposed while the main part has room."""
         self._window.push(key, size)
         self._uses.ensure_room(len(self))

@@ -1,0 +1,131 @@
+"""What a policy costs: `python tests/bench/eviction.py [NAME...]`, beside cachetools and theine if installed.
+
+100,000 entries, keys of 32 bytes, popularity by Zipf (.99) over a million keys. After a warm-up that fills the store,
+each call is timed on its own: the medians of hit, of admit and of evict are what a reader of the table adds up, and the
+mean of a request, whatever it took, has all that is put off and all that is done once in a while. Metadata is what
+tracemalloc sees after the run, for each entry held, the keys themselves left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+import numpy as np
+from edgecache.node.eviction.policies import POLICIES
+from edgecache.node.eviction.policy import EvictionPolicy
+
+ENTRIES = 100_000
+KEYS = 1_000_000
+WARM_UP = 400_000
+REQUESTS = 200_000
+
+
+def requests() -> list[bytes]:
+    """Keys in the order they are asked for."""
+    rng = np.random.default_rng(1)
+    weights = 1.0 / np.arange(1, KEYS + 1) ** 0.99
+    numbers = rng.choice(KEYS, WARM_UP + REQUESTS, p=weights / weights.sum())
+    names = rng.bytes(32 * KEYS)
+    keys = {number: names[32 * number : 32 * number + 32] for number in np.unique(numbers).tolist()}
+    return [keys[number] for number in numbers.tolist()]
+
+
+def measure(name: str, keys: list[bytes]) -> None:
+    """Print the line of one of our policies."""
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    policy = POLICIES[name](ENTRIES)
+    for key in keys:
+        use(policy, key)
+    metadata = (tracemalloc.get_traced_memory()[0] - before) / len(policy)
+    tracemalloc.stop()
+
+    policy = POLICIES[name](ENTRIES)
+    for key in keys[:WARM_UP]:
+        use(policy, key)
+    took: dict[str, list[int]] = {"hit": [], "admit": [], "evict": []}
+    clock = time.perf_counter_ns
+    for key in keys[WARM_UP:]:
+        if key in policy:
+            start = clock()
+            policy.hit(key)
+            took["hit"].append(clock() - start)
+            continue
+        if len(policy) >= ENTRIES:
+            start = clock()
+            policy.evict()
+            took["evict"].append(clock() - start)
+        start = clock()
+        policy.admit(key)
+        took["admit"].append(clock() - start)
+    medians = [median(times) for times in took.values()]
+    mean = sum(map(sum, took.values())) / REQUESTS
+    show(name, *medians, sum(medians), mean, metadata)
+
+
+def use(policy: EvictionPolicy[bytes], key: bytes) -> None:
+    if key in policy:
+        policy.hit(key)
+        return
+    if len(policy) >= ENTRIES:
+        policy.evict()
+    policy.admit(key)
+
+
+def measure_cache(name: str, cache: Any, keys: list[bytes]) -> None:
+    """Print the line of somebody's cache: look-up and store in one, so only the mean of a request."""
+    for key in keys[:WARM_UP]:
+        if cache.get(key) is None:
+            cache[key] = True
+    start = time.perf_counter_ns()
+    for key in keys[WARM_UP:]:
+        if cache.get(key) is None:
+            cache[key] = True
+    show(name, *4 * [None], (time.perf_counter_ns() - start) / REQUESTS, None)
+
+
+def others() -> Iterator[tuple[str, Any]]:
+    """The caches of other people that are installed."""
+    with contextlib.suppress(ImportError):
+        cachetools = importlib.import_module("cachetools")
+        yield "cachetools LRU", cachetools.LRUCache(ENTRIES)
+        yield "cachetools LFU", cachetools.LFUCache(ENTRIES)
+    with contextlib.suppress(ImportError):
+        yield "theine", _Theine(importlib.import_module("theine"))
+
+
+class _Theine:
+    def __init__(self, theine: Any) -> None:
+        self.get = (cache := theine.Cache(ENTRIES)).get
+        self._cache = cache
+
+    def __setitem__(self, key: bytes, value: bool) -> None:
+        self._cache.set(key, value)
+
+
+def show(name: str, *figures: float | None) -> None:
+    print(
+        "  ".join([f"{name:20}", *("       -" if value is None else f"{value:8.0f}" for value in figures)]), flush=True
+    )
+
+
+def main() -> None:
+    keys = requests()
+    print("  ".join([f"{'ns':20}", *map("{:>8}".format, ["hit", "admit", "evict", "sum", "mean", "bytes"])]))
+    for name in sys.argv[1:] or POLICIES:
+        measure(name, keys)
+    for name, cache in others():
+        measure_cache(name, cache, keys)
+
+
+if __name__ == "__main__":
+    main()
