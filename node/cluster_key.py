@@ -71,6 +71,8 @@ def read_key(path: Path) -> ClusterKey:
 
     A symlink is followed: that is how container engines hand out secrets.
     """
+    if _LINE.search(str(path)):
+        raise InvalidValue("cluster key: expected the name of a file, and got a key itself")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a fifo would hold the start for ever
         with os.fdopen(descriptor, "rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
-# Ten milliseconds on a desktop's loopback; a small device that encodes meanwhile takes a hundred times as long at most.
+# 3 ms on two cores that have nothing else to do, and a dialer of ours gives up after 2 s (`links.DIAL_TIMEOUT_S`).
 HANDSHAKE_TIMEOUT_S = 3.0
 # Before the handshake anybody may knock. With so many at it, the oldest goes: honest ones are quick.
 HANDSHAKES_MAX = 64
 ACCEPT_AGAIN_S = 1.0  # when descriptors have run out
 
-_SILENT = f"no TLS handshake within {HANDSHAKE_TIMEOUT_S:g} s"
-_HUNG_UP = "it ended the TLS handshake: another cluster key, or none of our nodes"
+_SILENT = "it took too long over the TLS handshake"
+_HUNG_UP = "it ended the TLS handshake: another cluster key, a port scan or edgecache doctor"
 _NOT_TLS = "it does not speak TLS: is its node run without --cluster-key?"
 _REASONS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate was not made with this cluster key",
@@ -54,7 +55,7 @@ class TlsNetwork:
         self._refusals = Refusals()
 
     async def connect(self, protocol_factory: Callable[[], _P], address: Address) -> _P:
-        """A connection to `address`; OSError, which an SSLError is."""
+        """A connection to `address`; OSError, ConnectionRefusedError if that is no holder of the key."""
         loop = asyncio.get_running_loop()
         try:
             _, protocol = await loop.create_connection(
@@ -63,7 +64,7 @@ class TlsNetwork:
             )  # fmt: skip
         except ssl.SSLError as error:
             self._refused(f"{address[0]}:{address[1]}", error)
-            raise
+            raise ConnectionRefusedError(_reason(error)) from None
         return protocol
 
     async def listen(self, protocol_factory: Callable[[], asyncio.BaseProtocol], address: Address) -> _Listener:
@@ -75,9 +76,9 @@ class TlsNetwork:
         listening.setblocking(False)
         return _Listener(listening, protocol_factory, self._contexts.server, self._refused)
 
-    def _refused(self, host: str, why: OSError | str) -> None:
+    def _refused(self, host: str, error: OSError) -> None:
         self._stats.refused_handshakes += 1
-        reason = why if isinstance(why, str) else _reason(why)
+        reason = _reason(error)
         if (line := self._refusals.line(asyncio.get_running_loop().time(), host, reason)) is not None:
             _log.warning("%s", line)
 
@@ -93,22 +94,23 @@ class _Listener:
         listening: socket.socket,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         context: ssl.SSLContext,
-        on_refused: Callable[[str, OSError | str], None],
+        on_refused: Callable[[str, OSError], None],
     ) -> None:
         self.address: Address = listening.getsockname()[:2]
         self._listening = listening
         self._protocol_factory = protocol_factory
         self._context = context
         self._on_refused = on_refused
-        self._handshakes: dict[asyncio.Task[None], str] = {}  # and the address at the other end, the oldest first
-        self._task = asyncio.ensure_future(self._accept())
-        self._task.add_done_callback(lambda _: listening.close())
+        self._handshakes: dict[socket.socket, str] = {}  # and the address at the other end, the oldest first
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting = asyncio.ensure_future(self._accept())
+        self._accepting.add_done_callback(lambda _: listening.close())
 
     def close(self) -> None:
         """Accept no more."""
-        self._task.cancel()
-        for handshake in tuple(self._handshakes):
-            handshake.cancel()
+        self._accepting.cancel()
+        while self._handshakes:
+            self._end_oldest()
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -120,12 +122,20 @@ class _Listener:
                 await asyncio.sleep(ACCEPT_AGAIN_S)
                 continue
             if len(self._handshakes) >= HANDSHAKES_MAX:
-                oldest = next(iter(self._handshakes))
-                self._on_refused(self._handshakes.pop(oldest), "no TLS handshake, and others wait")
-                oldest.cancel()
-            handshake = asyncio.ensure_future(self._shake_hands(accepted, peername[0]))
-            self._handshakes[handshake] = peername[0]
-            handshake.add_done_callback(lambda done: self._handshakes.pop(done, None))
+                self._on_refused(self._end_oldest(), ConnectionAbortedError("others wait"))
+            self._handshakes[accepted] = peername[0]
+            task = asyncio.ensure_future(self._shake_hands(accepted, peername[0]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            await asyncio.sleep(0)  # sock_accept itself does not wait while somebody knocks
+
+    def _end_oldest(self) -> str:
+        """End the oldest handshake, and return who was at it."""
+        accepted = next(iter(self._handshakes))
+        with contextlib.suppress(OSError):
+            # Both loops take it for the other side's end; of a task that is cancelled they may keep the socket.
+            accepted.shutdown(socket.SHUT_RDWR)
+        return self._handshakes.pop(accepted)
 
     async def _shake_hands(self, accepted: socket.socket, host: str) -> None:
         try:
@@ -133,12 +143,15 @@ class _Listener:
                 self._protocol_factory, accepted, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
             )
         except OSError as error:
-            self._on_refused(host, error)
+            if accepted in self._handshakes:  # and was not ended here
+                self._on_refused(host, error)
+        finally:
+            self._handshakes.pop(accepted, None)
 
 
 def _reason(error: OSError) -> str:
     if isinstance(error, ConnectionAbortedError):
-        return _SILENT  # what both loops make of a handshake that took too long
+        return _SILENT  # that is what both loops make of a handshake that took too long
     if not isinstance(error, ssl.SSLError):
         return _HUNG_UP  # a dialer that finds the certificate wrong does so too: asyncio sends no alert
     return _REASONS.get(error.reason or "", (error.reason or "the TLS handshake failed").lower().replace("_", " "))

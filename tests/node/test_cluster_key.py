@@ -92,6 +92,12 @@ def test_a_file_that_is_missing_or_no_file_is_refused(tmp_path: Path) -> None:
         read_key(tmp_path / "fifo")
 
 
+def test_a_key_in_the_place_of_its_file_is_not_shown() -> None:
+    with pytest.raises(InvalidValue, match="expected the name of a file") as refused:
+        read_key(Path(LINE.strip()))
+    assert SECRET.hex() not in str(refused.value)
+
+
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o644, True)])
 def test_a_key_that_others_can_read_is_complained_about(
     mode: int, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
