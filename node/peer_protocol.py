@@ -144,7 +144,10 @@ class PeerProtocol(asyncio.BufferedProtocol):
 
     def _write(self, transport: asyncio.Transport) -> None:
         while self._may_write and self.connection.pending_bytes:
-            transport.writelines(self.connection.take(WRITE_BYTES))
+            *buffers, last = self.connection.take(WRITE_BYTES)
+            if buffers:
+                transport.writelines(buffers)
+            transport.write(last)  # asyncio's writelines tells nobody that it is full, from Python 3.12 on; write does
 
     def _dispatch(self, events: list[Event]) -> None:
         self._is_dispatching = True  # answers to one read go out together
