@@ -37,7 +37,8 @@ async def hits_and_encodes(directory: Path) -> Table:
     images = [png(pixels) for pixels in photographs(directory)[:ENCODES]]
     encoder = EncoderWorker(TINY)
     with contextlib.ExitStack() as running:
-        at_peer, (host, port) = running.enter_context(servers.node())
+        at_node = running.enter_context(servers.node())
+        url = "http://{}:{}".format(*at_node.http)
         try:
             tiny = await encoder.encode(images[0])
             encoded = await _timed([partial(encoder.encode, image) for image in images])
@@ -46,9 +47,9 @@ async def hits_and_encodes(directory: Path) -> Table:
         rows: list[Sequence[str]] = [("encode an image in the worker", TINY, *_percentiles(encoded))]
         held = [payload.encode(tiny, made.key) for made in features.payloads((1, 1))]
         with servers.on_core(servers.CLIENT_CORE):
-            rows += await _hits(f"{TINY}, 64 × 192", held, at_peer, f"http://{host}:{port}")
+            rows += await _hits(f"{TINY}, 64 × 192", held, at_node.address, url)
             wide = features.payloads(features.SHAPES["196 × 768"])
-            rows += await _hits("196 × 768", wide, at_peer, f"http://{host}:{port}")
+            rows += await _hits("196 × 768", wide, at_node.address, url)
     return Table("One request at a time", ("what", "features", "p50", "p99"), rows)
 
 

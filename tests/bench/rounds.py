@@ -8,8 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from types import MappingProxyType
 
 from .caches import Cache
+from .servers import Server
 
 ROUNDS = 9
 ROUND_S = 0.4
@@ -22,6 +24,8 @@ class Measured:
 
     rates: list[float] = field(default_factory=list)  # requests per second, a round each
     latencies_s: list[float] = field(default_factory=list)
+    server_s: float = 0.0
+    """Processor time of the server in all rounds."""
 
     @property
     def rate(self) -> float:
@@ -38,9 +42,12 @@ class Measured:
 
 async def race(
     entrants: Mapping[str, Sequence[Cache]], values: Mapping[bytes, bytes], *, in_flight: int, batch: int,
-    rounds: int = ROUNDS, round_s: float = ROUND_S,
+    rounds: int = ROUNDS, round_s: float = ROUND_S, servers: Mapping[str, Server] = MappingProxyType({}),
 ) -> dict[str, Measured]:  # fmt: skip
-    """`in_flight` requests of `batch` random keys each, shared out over each entrant's connections."""
+    """`in_flight` requests of `batch` random keys each, shared out over each entrant's connections.
+
+    Of the entrants that are in `servers`, their processor time is measured too.
+    """
     measured = {name: Measured() for name in entrants}
     chance = random.Random(0)
     names = list(entrants)
@@ -48,9 +55,12 @@ async def race(
         await _round(entrants[name], values, in_flight, batch, round_s / 4, chance)  # warm
     for _ in range(rounds):
         for name in names:
+            server, here = servers.get(name), measured[name]
+            before_s = server.processor_s() if server is not None else 0.0
             latencies_s, seconds = await _round(entrants[name], values, in_flight, batch, round_s, chance)
-            measured[name].rates.append(len(latencies_s) / seconds)
-            measured[name].latencies_s += latencies_s
+            here.server_s += server.processor_s() - before_s if server is not None else 0.0
+            here.rates.append(len(latencies_s) / seconds)
+            here.latencies_s += latencies_s
         names.append(names.pop(0))  # nobody is always second
     return measured
 

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 Address = tuple[str, int]
 
@@ -21,33 +23,49 @@ CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, CLIENT_CORE = CORES[-1], CORES[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running process, and where it listens: a node for its peers, and elsewhere for HTTP."""
+
+    pid: int
+    address: Address
+    http: Address = ("", 0)
+
+    def processor_s(self) -> float:
+        """Seconds of processor time that it has used, in all its threads."""
+        schedules = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(schedule.read_text().split()[0]) for schedule in schedules) / 1e9
+
+
 @contextlib.contextmanager
-def redis() -> Iterator[Address]:
+def redis() -> Iterator[Server]:
     """A redis-server that writes nothing to disk."""
     port = _free_port()
-    with _process("redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"):
-        yield _connectable(("127.0.0.1", port))
+    with _process(
+        "redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"
+    ) as pid:
+        yield Server(pid, _connectable(("127.0.0.1", port)))
 
 
 @contextlib.contextmanager
-def memcached() -> Iterator[Address]:
+def memcached() -> Iterator[Server]:
     """A memcached with room for everything. One thread, since it has one core."""
     port = _free_port()
     user = ["-u", "nobody"] if os.getuid() == 0 else []
-    with _process("memcached", "-l", "127.0.0.1", "-p", str(port), "-m", "1024", "-t", "1", "-U", "0", *user):
-        yield _connectable(("127.0.0.1", port))
+    with _process("memcached", "-l", "127.0.0.1", "-p", str(port), "-m", "1024", "-t", "1", "-U", "0", *user) as pid:
+        yield Server(pid, _connectable(("127.0.0.1", port)))
 
 
 @contextlib.contextmanager
-def node() -> Iterator[tuple[Address, Address]]:
-    """An edgecache-node without an encoder or mDNS: its address for peers, and that of its HTTP face."""
+def node() -> Iterator[Server]:
+    """An edgecache-node without an encoder or mDNS."""
     peer_port, http_port = _free_port(), _free_port()
     command = "import sys; from edgecache.node.cli import node_main; sys.exit(node_main())"
     with tempfile.TemporaryDirectory() as data_dir, _process(
         sys.executable, "-c", command, "--no-mdns", "--no-encoder", "--memory", "1GiB", "--data-dir", data_dir,
         "--listen", f"127.0.0.1:{http_port}", "--peer-listen", f"127.0.0.1:{peer_port}",
-    ):  # fmt: skip
-        yield _connectable(("127.0.0.1", peer_port)), _connectable(("127.0.0.1", http_port))
+    ) as pid:  # fmt: skip
+        yield Server(pid, _connectable(("127.0.0.1", peer_port)), _connectable(("127.0.0.1", http_port)))
 
 
 def is_installed(server: str) -> bool:
@@ -78,14 +96,14 @@ def on_core(core: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _process(program: str, *arguments: str) -> Iterator[None]:
-    """A process while the context lasts. What it said is shown if that fails."""
+def _process(program: str, *arguments: str) -> Iterator[int]:
+    """A process while the context lasts, by its id. What it said is shown if that fails."""
     with tempfile.TemporaryFile() as said:
         with on_core(SERVER_CORE):
             command = [shutil.which(program) or program, *arguments]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         try:
-            yield
+            yield process.pid
         except BaseException:
             said.seek(0)
             sys.stderr.write(said.read().decode(errors="replace"))

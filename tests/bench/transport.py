@@ -15,7 +15,7 @@ from .rounds import Measured, race
 
 IN_FLIGHT = (1, 8, 64)
 BATCHES = (1, 32)
-HEADINGS = ("in flight", "server", "requests/s", "× Redis", "GB/s", "p50", "p99")
+HEADINGS = ("in flight", "server", "requests/s", "× Redis", "GB/s", "p50", "p99", "server's processor")
 
 
 async def over_peers(rounds: int, round_s: float) -> list[Table]:
@@ -24,16 +24,18 @@ async def over_peers(rounds: int, round_s: float) -> list[Table]:
     with contextlib.ExitStack() as running:
         at_redis = running.enter_context(servers.redis())
         at_memcached = running.enter_context(servers.memcached()) if servers.is_installed("memcached") else None
-        at_peer, _ = running.enter_context(servers.node())
+        at_node = running.enter_context(servers.node())
         with servers.on_core(servers.CLIENT_CORE):
             for name, shape in SHAPES.items():
                 values = {made.key.packed: bytes(made.data) for made in payloads(shape)}
                 entrants: dict[str, Sequence[Cache]] = {
-                    "edgecache": [await peer.connected(at_peer)],
-                    "Redis": [await caches.connected(caches.Redis, at_redis)],
+                    "edgecache": [await peer.connected(at_node.address)],
+                    "Redis": [await caches.connected(caches.Redis, at_redis.address)],
                 }
+                at = {"edgecache": at_node, "Redis": at_redis}
                 if at_memcached is not None:
-                    entrants["memcached"] = [await caches.connected(caches.Memcached, at_memcached)]
+                    entrants["memcached"] = [await caches.connected(caches.Memcached, at_memcached.address)]
+                    at["memcached"] = at_memcached
                 for connections in entrants.values():
                     await _fill(connections[0], values)
                 for batch in BATCHES:
@@ -41,7 +43,13 @@ async def over_peers(rounds: int, round_s: float) -> list[Table]:
                     rows = []
                     for in_flight in IN_FLIGHT:
                         measured = await race(
-                            entrants, values, in_flight=in_flight, batch=batch, rounds=rounds, round_s=round_s
+                            entrants,
+                            values,
+                            in_flight=in_flight,
+                            batch=batch,
+                            rounds=rounds,
+                            round_s=round_s,
+                            servers=at,
                         )
                         rows += _rows(in_flight, batch, values, measured)
                     tables.append(Table(title, HEADINGS, rows))
@@ -55,13 +63,13 @@ async def over_http(rounds: int, round_s: float) -> list[Table]:
     tables = []
     with contextlib.ExitStack() as running:
         at_redis = running.enter_context(servers.redis())
-        _, at_http = running.enter_context(servers.node())
+        at_node = running.enter_context(servers.node())
         with servers.on_core(servers.CLIENT_CORE):
             for name, shape in SHAPES.items():
                 held = payloads(shape)
                 as_payload = {made.key.packed: bytes(made.data) for made in held}
                 as_npy = {made.key.packed: b"".join(answer_parts(made, Form.NPY)) for made in held}
-                seed = await http.connected(Form.PAYLOAD, at_http)
+                seed = await http.connected(Form.PAYLOAD, at_node.http)
                 for key, value in as_payload.items():
                     await seed.put(key, value)
                 seed.close()
@@ -72,13 +80,22 @@ async def over_http(rounds: int, round_s: float) -> list[Table]:
                         rows = []
                         for in_flight in IN_FLIGHT:
                             entrants: dict[str, Sequence[Cache]] = {
-                                "edgecache": [await http.connected(form, at_http) for _ in range(in_flight)],
-                                "Redis": [await caches.connected(caches.Redis, at_redis) for _ in range(in_flight)],
+                                "edgecache": [await http.connected(form, at_node.http) for _ in range(in_flight)],
+                                "Redis": [
+                                    await caches.connected(caches.Redis, at_redis.address) for _ in range(in_flight)
+                                ],
                             }
+                            at = {"edgecache": at_node, "Redis": at_redis}
                             for key, value in values.items():
                                 await entrants["Redis"][0].put(key, value)
                             measured = await race(
-                                entrants, values, in_flight=in_flight, batch=batch, rounds=rounds, round_s=round_s
+                                entrants,
+                                values,
+                                in_flight=in_flight,
+                                batch=batch,
+                                rounds=rounds,
+                                round_s=round_s,
+                                servers=at,
                             )
                             rows += _rows(in_flight, batch, values, measured)
                             for connections in entrants.values():
@@ -111,6 +128,7 @@ def _rows(
             f"{here.rate * size / 1e9:.2f}",
             seconds(here.latency_s(0.5)),
             seconds(here.latency_s(0.99)),
+            seconds(here.server_s / len(here.latencies_s)),
         )
         for name, here in measured.items()
     ]
