@@ -14,6 +14,7 @@ from .lirs import LIRS
 from .lru import LRU
 from .lru_k import LRUK
 from .policy import EvictionPolicy
+from .predictive_lru_k import PredictiveLRUK
 from .s3_fifo import S3FIFO
 from .sieve import Sieve
 from .two_q import TwoQ
@@ -34,5 +35,6 @@ POLICIES: Mapping[str, Callable[[int], EvictionPolicy[Any]]] = MappingProxyType(
         "s3-fifo": S3FIFO,
         "w-tinylfu": WTinyLFU,
         "adaptive-lru-k": AdaptiveLRUK,
+        "predictive-lru-k": PredictiveLRUK,
     }
 )

@@ -23,17 +23,26 @@ class Shadow(Generic[Key]):
     def __contains__(self, key: object) -> bool:
         return key in self._sizes
 
-    def use(self, key: Key, size: int) -> None:
-        """Look `key` up, and take it in when it is not here and not larger than everything."""
+    def use(self, key: Key, size: int) -> list[Key]:
+        """Look `key` up, and take it in when it is not here and not larger than everything; what was evicted for it."""
         if key in self._sizes:
             self.hits += 1
             self._policy.hit(key)
-        elif size <= self._capacity:
+            return []
+        victims = []
+        if size <= self._capacity:
             while self._size + size > self._capacity:
-                self._size -= self._sizes.pop(self._policy.evict())
+                victims.append(self.evict())
             self._policy.admit(key, size)
             self._sizes[key] = size
             self._size += size
+        return victims
+
+    def evict(self) -> Key:
+        """Let the policy choose who goes."""
+        key = self._policy.evict()
+        self._size -= self._sizes.pop(key)
+        return key
 
     def remove(self, key: Key) -> None:
         """Forget `key`, if it is here."""
