@@ -7,6 +7,7 @@ that is not wholly there yet is received into the memory that the caller gets.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
@@ -32,7 +33,7 @@ class Cache(Protocol):
     def close(self) -> None: ...
 
 
-class _LineClient(asyncio.BufferedProtocol):
+class _LineClient(asyncio.BufferedProtocol, ABC):
     """Requests go out as they are made; answers come in the same order."""
 
     def __init__(self) -> None:
@@ -98,9 +99,9 @@ class _LineClient(asyncio.BufferedProtocol):
                 self._value[:here] = self._view[self._start : self._end]
                 self._filled, self._start, self._end = here, 0, 0
 
+    @abstractmethod
     def _line(self, line: bytearray) -> int | None:
         """Take a line in; the size of the value that follows it, if one does."""
-        raise NotImplementedError
 
     def _part(self, value: Value) -> None:
         self._answer.append(value)
