@@ -32,6 +32,9 @@ RANKING_MAX = 8192
 # At each ranking so many entries are remembered, to learn from when the horizon has passed.
 SAMPLE_MIN, SAMPLE_SHARE, SAMPLE_MAX = 32, 1 / 16, 256
 
+# So many rankings wait for their horizon at most; 100,000 entries have about 200.
+SAMPLES_MAX = 1024
+
 RATE_TURNOVERS = 2.0  # over which the rate of use fades
 
 
@@ -70,7 +73,7 @@ class ForecastLRUK(Generic[Key]):
         self._victims: list[int] = []  # the next one last
         self._ranked_at = 0
         self._forecast = UseForecast()
-        self._samples: deque[_Sample] = deque()
+        self._samples: deque[_Sample] = deque(maxlen=SAMPLES_MAX)
         self._rankings = 0
 
     def __len__(self) -> int:
