@@ -12,24 +12,21 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from ..protocol import messages
-from ..protocol.connection import Answered, Event, Opened
 from ..protocol.errors import RemoteProtocolError
+from .link import dial
 from .membership import DEAD_AFTER_S, PING_INTERVAL_S
-from .peer_protocol import PeerProtocol
 
 if TYPE_CHECKING:
-    from ..protocol.frames import Buffer
     from ..protocol.messages import Hello, Message
     from .gossip import Gossip
+    from .link import Address, Link, Network
     from .membership import Membership
     from .ring import NodeId
     from .sightings import Sighting
     from .stats import Stats
-
-Address = tuple[str, int]
 
 DIAL_TIMEOUT_S = 2.0
 # Redial after 0.1, 0.2, 0.4 … s: a restarted member is back within a second; one that is off costs little for long.
@@ -40,80 +37,6 @@ GIVE_UP_AFTER_S = 3600.0
 TARGETS_MAX = 256
 
 _log = logging.getLogger(__name__)
-
-_P = TypeVar("_P", bound=asyncio.BaseProtocol)
-
-
-class Server(Protocol):
-    """What listens."""
-
-    address: Address
-
-    def close(self) -> None:
-        """Accept no more."""
-
-
-class Network(Protocol):
-    """TCP, or a simulation of it."""
-
-    async def connect(self, protocol_factory: Callable[[], _P], address: Address) -> _P:
-        """A connection to `address`; OSError or TimeoutError."""
-
-    async def listen(self, protocol_factory: Callable[[], asyncio.BaseProtocol], address: Address) -> Server:
-        """Accept connections at `address`, port 0 for a free one; OSError."""
-
-
-class Link:
-    """One open connection to one boot of one member."""
-
-    def __init__(self, protocol: PeerProtocol, hello: Hello) -> None:
-        self.protocol = protocol
-        self.hello = hello
-        self.is_slow = False  # a request ran out of time, and no ping has been answered since
-        self.merged_digest = b""  # of the state last taken over from there
-        self.lost: asyncio.Event = asyncio.Event()
-        self._waiting: dict[int, asyncio.Future[Answered]] = {}
-
-    async def ask(
-        self, request: Message, timeout_s: float, blob: Sequence[Buffer] = (), blob_bytes: int = 0
-    ) -> Answered | None:
-        """The answer, or None: out of time, refused, or the connection is gone."""
-        loop = asyncio.get_running_loop()
-        connection = self.protocol.connection
-        if self.lost.is_set() or not self.protocol.is_open:
-            return None
-        stream = connection.ask(request, loop.time() + timeout_s, blob, blob_bytes)
-        if stream is None:
-            return None
-        future: asyncio.Future[Answered] = loop.create_future()
-        self._waiting[stream] = future
-        self.protocol.flush()
-        try:
-            answered = await future
-        except asyncio.CancelledError:
-            connection.cancel(stream)
-            self.protocol.flush()
-            raise
-        finally:
-            self._waiting.pop(stream, None)
-        if answered.answer is None:
-            self.is_slow = True
-        if answered.answer is None or isinstance(answered.answer, messages.Refused):
-            return None
-        return answered
-
-    def answered(self, answered: Answered) -> None:
-        """Hand an answer to whoever waits for it."""
-        future = self._waiting.get(answered.stream)
-        if future is not None and not future.done():
-            future.set_result(answered)
-
-    def is_gone(self) -> None:
-        """Nobody needs to wait any longer."""
-        self.lost.set()
-        for stream, future in self._waiting.items():
-            if not future.done():
-                future.set_result(Answered(stream, None, memoryview(b"")))
 
 
 @dataclass(slots=True)
@@ -221,52 +144,23 @@ class Links:
                 del self._targets[target.address]
 
     async def _dial(self, target: _Target) -> Link | None:
-        opened: asyncio.Future[Hello] = asyncio.get_running_loop().create_future()
-        links: list[Link] = []
-
-        def on_event(protocol: PeerProtocol, event: Event) -> None:
-            if isinstance(event, Answered):
-                links[0].answered(event)
-            elif isinstance(event, Opened) and not opened.done():
-                links.append(Link(protocol, event.hello))
-                opened.set_result(event.hello)
-
-        def on_lost(protocol: PeerProtocol, reason: str) -> None:
-            for link in links:
-                link.is_gone()
-            if not opened.done():
-                opened.set_exception(ConnectionError(reason))
-                opened.exception()  # seen, even if nobody waits any more
-
-        protocol: PeerProtocol | None = None
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
-                protocol = await self._network.connect(
-                    lambda: PeerProtocol(self._hello(), is_dialer=True, on_event=on_event, on_lost=on_lost),
-                    target.address,
-                )
-                hello = await opened
-        except asyncio.CancelledError:
-            if protocol is not None:
-                protocol.abort("not wanted any more")
-            raise
+                link = await dial(self._network, self._hello(), target.address)
         except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host that is no host's name
-            if protocol is not None:
-                protocol.abort("no handshake")
             _log.log(
                 logging.INFO if target.is_seed else logging.DEBUG,
                 "no node at %s:%d: %s", *target.address, str(error) or type(error).__name__,
             )  # fmt: skip
             return None
-        link = links[0]
-        if not self._welcome(target, link, hello):
-            protocol.close()
+        if not self._welcome(target, link):
+            link.protocol.close()
             return None
         return link
 
-    def _welcome(self, target: _Target, link: Link, hello: Hello) -> bool:
+    def _welcome(self, target: _Target, link: Link) -> bool:
         """Whether the node that answered is one to stay connected to."""
-        me = self._hello()
+        me, hello = self._hello(), link.hello
         if hello.id == me.id:
             if hello.boot != me.boot:
                 self._on_twin(hello)

@@ -15,7 +15,8 @@ from ..protocol.errors import CorruptPayload, RemoteProtocolError
 if TYPE_CHECKING:
     from ..protocol.frames import Buffer
     from ..protocol.payload import Payload
-    from .links import Link, Links
+    from .link import Link
+    from .links import Links
     from .membership import Membership
     from .ring import NodeId
     from .stats import Stats

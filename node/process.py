@@ -35,7 +35,7 @@ from .tcp import TcpNetwork
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .links import Address, Network
+    from .link import Address, Network
 
 TINY = "edgecache/tiny"
 HTTP_BACKLOG = 128

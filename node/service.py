@@ -23,7 +23,8 @@ from .eviction.lru import LRU
 from .gossip import Gossip
 from .handover import hand_over
 from .interfaces import is_loopback
-from .links import Address, Links, Network, Server
+from .link import Address, Network, Server
+from .links import Links
 from .lookup import Encoder, Lookup
 from .membership import TICK_S, Membership, State
 from .peer_protocol import PeerProtocol

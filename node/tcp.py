@@ -1,4 +1,4 @@
-"""The real network: TCP (`links.Network`)."""
+"""The real network: TCP (`link.Network`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from .links import Address
+from .link import Address
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 

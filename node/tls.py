@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from .links import Address
+from .link import Address
 from .refusals import Refusals
 from .tcp import BACKLOG
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..node.address_book import AddressBook
 from ..node.identity import Identity
-from ..node.links import Address
+from ..node.link import Address
 from ..node.service import Node, Settings
 from ..protocol.errors import UndecodableImage
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from ..node.links import Address
+from ..node.link import Address
 from ..node.sightings import Announcement, Sighting
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
@@ -88,7 +88,7 @@ class InMemoryNetwork:
 
 
 class Host:
-    """One device's network (`links.Network`)."""
+    """One device's network (`link.Network`)."""
 
     def __init__(self, network: InMemoryNetwork, name: str) -> None:
         self.network = network

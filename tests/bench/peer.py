@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Sequence
 from itertools import accumulate
 
-from edgecache.node.links import Link
-from edgecache.node.peer_protocol import PeerProtocol
+from edgecache.node.link import Link, dial
+from edgecache.node.tcp import TcpNetwork
 from edgecache.protocol import messages
-from edgecache.protocol.connection import Answered, Event, Opened
 
 from .caches import Value
 from .servers import Address
@@ -51,24 +49,7 @@ class Peer:
 
 async def connected(address: Address) -> Peer:
     """A connection to the node at `address`, as a peer that listens nowhere."""
-    opened: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
-
-    def on_event(protocol: PeerProtocol, event: Event) -> None:
-        if isinstance(event, Opened):
-            opened.set_result(Peer(Link(protocol, event.hello)))
-        elif isinstance(event, Answered):
-            opened.result().link.answered(event)
-
-    def on_lost(protocol: PeerProtocol, reason: str) -> None:
-        if opened.done():
-            opened.result().link.is_gone()
-        else:
-            opened.set_exception(ConnectionError(reason))
-
     me = messages.Hello(
         messages.PROTOCOL_VERSION, "default", secrets.token_hex(16), secrets.token_hex(8), "bench", "", 0, "", 0, 0
     )
-    await asyncio.get_running_loop().create_connection(
-        lambda: PeerProtocol(me, is_dialer=True, on_event=on_event, on_lost=on_lost), *address
-    )
-    return await opened
+    return Peer(await dial(TcpNetwork(), me, address))

@@ -21,13 +21,11 @@ from statistics import median
 
 from edgecache.node.certificates import contexts
 from edgecache.node.cluster_key import new_key, read_key
-from edgecache.node.links import Link, Network
-from edgecache.node.peer_protocol import PeerProtocol
+from edgecache.node.link import Network, dial
 from edgecache.node.stats import Stats
 from edgecache.node.tcp import TcpNetwork
 from edgecache.node.tls import TlsNetwork
 from edgecache.protocol import messages
-from edgecache.protocol.connection import Answered, Event, Opened
 
 from .features import payloads
 from .peer import Peer
@@ -100,23 +98,8 @@ def _node(directory: str, name: str, *flags: str) -> Iterator[Address]:
 
 
 async def _connected(network: Network, address: Address, me: str) -> Peer:
-    opened: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
-
-    def on_event(protocol: PeerProtocol, event: Event) -> None:
-        if isinstance(event, Opened):
-            opened.set_result(Peer(Link(protocol, event.hello)))
-        elif isinstance(event, Answered):
-            opened.result().link.answered(event)
-
-    def on_lost(protocol: PeerProtocol, reason: str) -> None:
-        if opened.done():
-            opened.result().link.is_gone()
-        else:
-            opened.set_exception(ConnectionError(reason))
-
     hello = messages.Hello(messages.PROTOCOL_VERSION, "default", me, "0" * 32, "bench", "", 0, "", 0, 0)
-    await network.connect(lambda: PeerProtocol(hello, is_dialer=True, on_event=on_event, on_lost=on_lost), address)
-    return await opened
+    return Peer(await dial(network, hello, address))
 
 
 def main() -> None:

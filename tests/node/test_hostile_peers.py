@@ -13,13 +13,13 @@ import pytest
 from edgecache.node import peer_protocol, service
 from edgecache.node.address_book import AddressBook
 from edgecache.node.identity import Identity
-from edgecache.node.links import Address, Link
+from edgecache.node.link import Address, Link, dial
 from edgecache.node.peer_protocol import PeerProtocol
 from edgecache.node.service import Node, Settings
 from edgecache.node.tcp import TcpNetwork
 from edgecache.protocol import connection as limits
 from edgecache.protocol import payload as payloads
-from edgecache.protocol.connection import Answered, Asked, Event, Opened
+from edgecache.protocol.connection import Asked, Event
 from edgecache.protocol.features import Source
 from edgecache.protocol.frames import BODY_BYTES_MAX, DATA
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
@@ -110,25 +110,7 @@ def _hello(name: str = "stranger", **changes: Any) -> Hello:
 
 async def _link(node: Node, hello: Hello | None = None) -> Link:
     """A connection that says what it should."""
-    opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
-
-    def on_event(protocol: PeerProtocol, event: Event) -> None:
-        if isinstance(event, Opened):
-            opened.set_result(Link(protocol, event.hello))
-        elif isinstance(event, Answered):
-            opened.result().answered(event)
-
-    def on_lost(protocol: PeerProtocol, reason: str) -> None:
-        if opened.done():
-            opened.result().is_gone()
-        else:
-            opened.set_exception(ConnectionError(reason))
-
-    me = hello or _hello()
-    await TcpNetwork().connect(
-        lambda: PeerProtocol(me, is_dialer=True, on_event=on_event, on_lost=on_lost), node.peer_address
-    )
-    return await asyncio.wait_for(opened, PATIENCE_S)
+    return await asyncio.wait_for(dial(TcpNetwork(), hello or _hello(), node.peer_address), PATIENCE_S)
 
 
 def _frame(message: Message | int, stream: int = 1, blob: bytes = b"", head: bytes | None = None) -> bytes:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from edgecache.node import peer_protocol
-from edgecache.node.links import Address, Link, Network
+from edgecache.node.link import Address, Link, Network, dial
 from edgecache.node.peer_protocol import WRITE_BYTES, PeerProtocol
 from edgecache.node.tcp import TcpNetwork
-from edgecache.protocol.connection import Answered, Asked, Event, Opened
+from edgecache.protocol.connection import Asked, Event
 from edgecache.protocol.frames import CHUNK_BYTES
 from edgecache.protocol.messages import PROTOCOL_VERSION, Found, Get, Hello, Message, Put
 from edgecache.simulations.network import LAN_BYTES_PER_S, InMemoryNetwork
@@ -68,24 +68,7 @@ class Answering:
 
 
 async def _dial(network: Network, address: Address) -> Link:
-    opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
-
-    def on_event(protocol: PeerProtocol, event: Event) -> None:
-        if isinstance(event, Opened):
-            opened.set_result(Link(protocol, event.hello))
-        elif isinstance(event, Answered):
-            opened.result().answered(event)
-
-    def on_lost(protocol: PeerProtocol, reason: str) -> None:
-        if opened.done():
-            opened.result().is_gone()
-        else:
-            opened.set_exception(ConnectionError(reason))
-
-    await network.connect(
-        lambda: PeerProtocol(_hello("a"), is_dialer=True, on_event=on_event, on_lost=on_lost), address
-    )
-    return await opened
+    return await dial(network, _hello("a"), address)
 
 
 # -- on virtual time -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from edgecache.node.address_book import AddressBook
 from edgecache.node.certificates import contexts
 from edgecache.node.cluster_key import ClusterKey
 from edgecache.node.identity import Identity
-from edgecache.node.links import Address, Network
+from edgecache.node.link import Address, Network
 from edgecache.node.peer_protocol import WRITE_BYTES
 from edgecache.node.service import Node, Settings
 from edgecache.node.stats import Stats
