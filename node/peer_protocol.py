@@ -90,12 +90,14 @@ class PeerProtocol(asyncio.BufferedProtocol):
         """Hand what waits to the transport, as far as it takes it. Called after each use of `connection`."""
         if self._is_dispatching or self._transport is None or self._transport.is_closing():
             return
-        self._write(self._transport)
-        if self.connection.pending_bytes > PENDING_BYTES_MAX and self._may_read and not self._is_dialer:
+        if pending_bytes := self.connection.pending_bytes:
+            self._write(self._transport)
+            pending_bytes = self.connection.pending_bytes
+        if pending_bytes > PENDING_BYTES_MAX and self._may_read and not self._is_dialer:
             # Never the dialer: two sides that wait for each other to read would wait for good.
             self._may_read = False
             self._transport.pause_reading()
-        elif not self._may_read and self.connection.pending_bytes <= PENDING_BYTES_MAX // 2:
+        elif not self._may_read and pending_bytes <= PENDING_BYTES_MAX // 2:
             self._may_read = True
             self._transport.resume_reading()
         self._schedule()
