@@ -172,6 +172,10 @@ def _print_summary(rows: Sequence[Row]) -> bool:
     )
     print("the rest from memory: there the ring had put the copy that it keeps.")
     print(f"Median: {encode_ms:.1f} ms to encode, {fetch_ms:.1f} ms by hash.")
+    kept = [row.features for row in made.values() if row.features is not None]
+    codecs = " or ".join(sorted({features.codec for features in kept}))
+    fidelity = min((features.fidelity for features in kept), default=0.0)
+    print(f"Kept as {codecs}, at a cosine of at least {fidelity:.5f} to what the encoder made.")
     return len(same) == len(asked)
 
 
