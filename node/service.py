@@ -108,13 +108,15 @@ class Node:
         address_book: AddressBook,
         seed: str,
         stats: Stats | None = None,
+        store: MemoryStore | None = None,
     ) -> None:
+        """`store`: the memory tier, where it is not the usual one; a simulation gives one that holds no bodies."""
         loop = asyncio.get_running_loop()
         self.name = settings.name
         self.id = identity.id
         self.boot = identity.boot
         self.stats = stats if stats is not None else Stats()
-        self.store = MemoryStore(settings.memory_bytes, LRU())
+        self.store = store if store is not None else MemoryStore(settings.memory_bytes, LRU())
         self.versions = Versions()
         self.membership = Membership(self.id, loop.time())
         self.twin = asyncio.Event()
