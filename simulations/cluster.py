@@ -18,7 +18,8 @@ from ..node.link import Address
 from ..node.service import Node, Settings
 from ..protocol.errors import UndecodableImage
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
-from .network import InMemoryDiscovery, InMemoryNetwork, Lan
+from .discovery import InMemoryDiscovery, Lan
+from .network import InMemoryNetwork
 
 PEER_PORT = 7441
 
@@ -73,7 +74,7 @@ class Cluster:
         memory_bytes: int = 64 * 1024 * 1024,
         encoder: Callable[[int], ModelledEncoder | None] = lambda index: ModelledEncoder(),
     ) -> None:
-        self.network = InMemoryNetwork()
+        self.network = InMemoryNetwork(seed=seed)
         self.nodes: list[Node] = []
         self.encoders: list[ModelledEncoder | None] = []
         self._size = size

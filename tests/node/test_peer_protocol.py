@@ -13,7 +13,8 @@ from edgecache.node.tcp import TcpNetwork
 from edgecache.protocol.connection import Asked, Event
 from edgecache.protocol.frames import CHUNK_BYTES
 from edgecache.protocol.messages import PROTOCOL_VERSION, Found, Get, Hello, Message, Put
-from edgecache.simulations.network import LAN_BYTES_PER_S, InMemoryNetwork
+from edgecache.simulations.links import LINKS
+from edgecache.simulations.network import InMemoryNetwork
 from edgecache.simulations.virtual_time import in_virtual_time
 
 MB = 1024 * 1024
@@ -87,7 +88,7 @@ async def test_a_small_answer_is_not_stuck_behind_large_ones() -> None:
         assert answered is not None
         assert len(answered.blob) == 100
         # Behind it are what the transport holds and a chunk of whose turn it is, and no 80 MB.
-        assert loop.time() - asked_at < 3 * (WRITE_BYTES + CHUNK_BYTES) / LAN_BYTES_PER_S
+        assert loop.time() - asked_at < 3 * (WRITE_BYTES + CHUNK_BYTES) / LINKS["lan"].up_bytes_per_s
     assert not any(task.done() for task in large)
     for task in large:
         answered = await task
