@@ -1,4 +1,8 @@
-"""`hf:ID-or-directory`: the vision tower of a Hugging Face model, CLIP, SigLIP, DINOv2 or ViT."""
+"""`hf:ID-or-directory`: the vision tower of a Hugging Face model, CLIP, SigLIP, DINOv2, DeiT or ViT.
+
+transformers reads the image processor's configuration, with its many defaults; weights and model are our own
+(`encoder/checkpoint.py`, `encoder/vit.py`), so that everything that makes a tower faster applies to these too.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +16,13 @@ import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from torch import Tensor
 
 from ..protocol.errors import EncoderUnavailable, InvalidValue
 from ..protocol.keys import ENCODER_NAME_CHARS_MAX, EncoderIdentity
+from . import checkpoint
 from .preprocessing import Preprocessing
 from .spec import Description, fingerprint_of
-from .torch_encoder import TorchEncoder, refuse_broken_weights
-
-# A configuration's model_type, and the class that holds the vision tower alone. Each takes pixels and nothing else, and
-# gives one shape whatever the picture.
-_TOWERS = {
-    "clip": "CLIPVisionModel",
-    "clip_vision_model": "CLIPVisionModel",
-    "siglip": "SiglipVisionModel",
-    "siglip_vision_model": "SiglipVisionModel",
-    "dinov2": "Dinov2Model",
-    "dinov2_with_registers": "Dinov2WithRegistersModel",
-    "vit": "ViTModel",
-}
+from .torch_encoder import TorchEncoder
 
 # All that a tower needs. Weights in other formats (.bin, .pt) are pickles, which run code when they are read: they are
 # neither downloaded nor opened. Nor is a model's own Python (trust_remote_code), about which transformers would ask on
@@ -41,7 +33,7 @@ _FILES = ["*.json", "*.safetensors"]
 def load(source: str) -> TorchEncoder:
     """The vision tower in a directory or, from the cache if it is there, of a hub's model.
 
-    Its features are `last_hidden_state` as transformers gives it, class token included. InvalidValue when there is
+    Its features are what transformers calls `last_hidden_state`, class token included. InvalidValue when there is
     nothing usable, EncoderUnavailable when the hub cannot be reached.
     """
     directory, version = _found(source)
@@ -50,7 +42,8 @@ def load(source: str) -> TorchEncoder:
         pickles = ", ".join(sorted(path.name for path in directory.glob("*.bin"))) or "no weights"
         raise InvalidValue(f"{directory} has {pickles}, expected safetensors (pickles are never read)")
     try:
-        tower = _tower(directory)
+        tower = checkpoint.load(directory)
+        transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         processor = transformers.AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             directory, trust_remote_code=False
         )
@@ -123,34 +116,6 @@ def _found(source: str) -> tuple[Path, str]:
             f"no such directory, not in the cache, and the hub cannot be reached: {error}"
         ) from error
     return directory, directory.name
-
-
-def _tower(directory: Path) -> _LastHiddenState:
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    model_type = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False).model_type
-    if model_type not in _TOWERS:
-        raise InvalidValue(f"a model of type {model_type!a}, expected one of {', '.join(_TOWERS)}")
-    options = {"add_pooling_layer": False} if model_type == "vit" else {}
-    model, report = getattr(transformers, _TOWERS[model_type]).from_pretrained(
-        directory, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
-    )
-    if report["missing_keys"]:
-        raise InvalidValue(f"its weights lack {', '.join(sorted(report['missing_keys'])[:5])}")
-    refuse_broken_weights(model)
-    return _LastHiddenState(model.eval())
-
-
-class _LastHiddenState(torch.nn.Module):
-    """Pixels (1, 3, height, width) to tokens (1, tokens, dim)."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        tokens: Tensor = self.model(pixel_values=pixels).last_hidden_state
-        return tokens
 
 
 def _sha256(path: Path) -> bytes:

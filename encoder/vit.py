@@ -1,16 +1,26 @@
-"""A small vision transformer: pre-norm blocks over a grid of tokens, with a few convolutions before them.
+"""The vision transformer: pre-norm blocks over a grid of tokens. One class for the bundled model, ViT, DeiT, CLIP,
+SigLIP and DINOv2, which differ in what `VitShape` says.
 
-Convolutions see the edges and textures that attention alone would need many more pictures to discover (Xiao et al.,
-"Early Convolutions Help Transformers See Better", 2021, section 4), which is what counts when training takes minutes.
+The bundled model has a few convolutions before its blocks: they see the edges and textures that attention alone would
+need many more pictures to discover (Xiao et al., "Early Convolutions Help Transformers See Better", 2021, section 4),
+which is what counts when training takes minutes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),  # SigLIP
+    "quick_gelu": lambda: QuickGelu(),  # CLIP
+}
+SWIGLU = "swiglu"  # DINOv2's giant
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +37,40 @@ class VitShape:
     heads: int = 3
     mlp_ratio: int = 4
     classes: int = 10
+    """Of the head on the mean token; 0: no head."""
+    mlp_dim: int = 0
+    """Width inside the perceptrons, where it is no multiple of `dim`; 0: mlp_ratio × dim."""
+    class_tokens: int = 0
+    """Learnt tokens before the grid's that have a position of their own: DeiT has two, most others one."""
+    registers: int = 0
+    """Learnt tokens after those, without a position (Darcet et al., "Vision Transformers Need Registers", 2023)."""
+    activation: str = "gelu"
+    norm_eps: float = 1e-5
+    is_patch_biased: bool = True
+    is_qkv_biased: bool = True
+    norms_first: bool = False
+    """A norm before the first block: CLIP."""
+    norms_last: bool = True
+    """A norm after the last block; CLIP's last hidden state has none."""
+    scales_layers: bool = False
+    """What a block adds is scaled, channel by channel: DINOv2 (Touvron et al., 2021, LayerScale)."""
+    antialiases_position: bool = True
+    """How positions follow another input size; in transformers, only DINOv2 with registers does."""
 
     @property
     def grid_side(self) -> int:
         """Tokens along one side of the picture."""
         return self.image_side // self.patch_side
+
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens before the grid's."""
+        return self.class_tokens + self.registers
+
+    @property
+    def mlp_width(self) -> int:
+        """Channels inside a perceptron."""
+        return self.mlp_dim or self.mlp_ratio * self.dim
 
 
 class VisionTransformer(nn.Module):
@@ -40,26 +79,47 @@ class VisionTransformer(nn.Module):
     def __init__(self, shape: VitShape) -> None:
         super().__init__()
         self.shape = shape
-        self.stem = _conv_stem(shape) if shape.stem else nn.Conv2d(3, shape.dim, shape.patch_side, shape.patch_side)
+        self.stem = (
+            _conv_stem(shape)
+            if shape.stem
+            else nn.Conv2d(3, shape.dim, shape.patch_side, shape.patch_side, bias=shape.is_patch_biased)
+        )
         # Two spatial axes rather than one list of tokens, so that another input size can interpolate.
         self.position = nn.Parameter(torch.empty(1, shape.dim, shape.grid_side, shape.grid_side))
-        self.blocks = nn.ModuleList(Block(shape.dim, shape.heads, shape.mlp_ratio) for _ in range(shape.depth))
-        self.norm = nn.LayerNorm(shape.dim)
-        self.head = nn.Linear(shape.dim, shape.classes)
         nn.init.trunc_normal_(self.position, std=0.02)
+        if shape.class_tokens:
+            self.class_tokens = nn.Parameter(torch.randn(1, shape.class_tokens, shape.dim) * 0.02)
+            self.class_position = nn.Parameter(torch.randn(1, shape.class_tokens, shape.dim) * 0.02)
+        if shape.registers:
+            self.registers = nn.Parameter(torch.randn(1, shape.registers, shape.dim) * 0.02)
+        self.first_norm = nn.LayerNorm(shape.dim, shape.norm_eps) if shape.norms_first else nn.Identity()
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
+        self.norm = nn.LayerNorm(shape.dim, shape.norm_eps) if shape.norms_last else nn.Identity()
+        self.head = nn.Linear(shape.dim, shape.classes) if shape.classes else nn.Identity()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The features of `pixels` (batch, 3, height, width): the final norm's tokens, (batch, tokens, dim).
 
-        Tokens go row by row from the top left. Sides are multiples of the patch's side.
+        Class tokens and registers come first, then the grid row by row from the top left. Sides are multiples of the
+        patch's side.
         """
-        grid = self.stem(pixels)  # (batch, dim, rows, columns)
-        grid = grid + self._position(grid.shape[-2], grid.shape[-1])
-        tokens = grid.flatten(2).transpose(1, 2)  # (batch, tokens, dim)
+        tokens = self.embed(pixels)
         for block in self.blocks:
             tokens = block(tokens)
         normed: Tensor = self.norm(tokens)
         return normed
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Pixels (batch, 3, height, width) to what the first block takes, (batch, tokens, dim)."""
+        grid = self.stem(pixels)  # (batch, dim, rows, columns)
+        grid = grid + self._position(grid.shape[-2], grid.shape[-1])
+        parts = [grid.flatten(2).transpose(1, 2)]  # (batch, tokens, dim)
+        if self.shape.registers:
+            parts.insert(0, self.registers.expand(len(pixels), -1, -1))
+        if self.shape.class_tokens:
+            parts.insert(0, (self.class_tokens + self.class_position).expand(len(pixels), -1, -1))
+        tokens: Tensor = self.first_norm(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        return tokens
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (batch, classes) of tokens (batch, tokens, dim), from their mean."""
@@ -69,41 +129,112 @@ class VisionTransformer(nn.Module):
     def _position(self, rows: int, columns: int) -> Tensor:
         if (rows, columns) == self.position.shape[-2:]:
             return self.position
-        return F.interpolate(self.position, (rows, columns), mode="bicubic", antialias=True)
+        return F.interpolate(self.position, (rows, columns), mode="bicubic", antialias=self.shape.antialiases_position)
 
 
 class Block(nn.Module):
     """Attention, then a two-layer perceptron, each on normed tokens and added to what came in."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: int) -> None:
+    def __init__(self, shape: VitShape) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads)
-        self.mlp_norm = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, mlp_ratio * dim), nn.GELU(), nn.Linear(mlp_ratio * dim, dim))
+        self.attention_norm = nn.LayerNorm(shape.dim, shape.norm_eps)
+        self.attention = Attention(shape.dim, shape.heads, shape.is_qkv_biased)
+        self.attention_scale: nn.Module = LayerScale(shape.dim) if shape.scales_layers else nn.Identity()
+        self.mlp_norm = nn.LayerNorm(shape.dim, shape.norm_eps)
+        self.mlp = _perceptron(shape)
+        self.mlp_scale: nn.Module = LayerScale(shape.dim) if shape.scales_layers else nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:  # (batch, tokens, dim), both ways
-        tokens = tokens + self.attention(self.attention_norm(tokens))
-        added: Tensor = tokens + self.mlp(self.mlp_norm(tokens))
+        tokens, _ = self.mix(tokens)
+        return self.refine(tokens)
+
+    def mix(self, tokens: Tensor, log_sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The first half, attention. Also its keys, (batch, heads, tokens, dim / heads): what tokens say of themselves.
+
+        `log_sizes` (batch, tokens): a token that stands for n patches is looked at n times as much.
+        """
+        mixed, keys = self.attention.seen(self.attention_norm(tokens), log_sizes)
+        return tokens + self.attention_scale(mixed), keys
+
+    def refine(self, tokens: Tensor) -> Tensor:
+        """The second half, each token by itself."""
+        added: Tensor = tokens + self.mlp_scale(self.mlp(self.mlp_norm(tokens)))
         return added
 
 
 class Attention(nn.Module):
-    """Every token looks at every token, `heads` times side by side."""
+    """Every token looks at every token, `heads` times side by side.
 
-    def __init__(self, dim: int, heads: int) -> None:
+    `attend` may be set to another way to look: a function of query, key and value, each (batch, heads, tokens, dim /
+    heads), that gives the first's shape. `encoder/attention` has some.
+    """
+
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+
+    def __init__(self, dim: int, heads: int, is_qkv_biased: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.query_key_value = nn.Linear(dim, 3 * dim, bias=is_qkv_biased)
         self.out = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        batch, count, dim = tokens.shape
-        packed = self.query_key_value(tokens).view(batch, count, 3, self.heads, dim // self.heads)
+        return self.seen(tokens)[0]
+
+    def seen(self, tokens: Tensor, log_sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What each token saw, (batch, tokens, dim), and the keys that it looked for. `log_sizes` as in Block.mix."""
+        batch, count, _ = tokens.shape
+        packed = self.query_key_value(tokens).view(batch, count, 3, self.heads, -1)
         query, key, value = packed.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, dim / heads)
-        seen = F.scaled_dot_product_attention(query, key, value)
-        mixed: Tensor = self.out(seen.transpose(1, 2).reshape(batch, count, dim))
+        if self.attend is not None:
+            assert log_sizes is None, "merged tokens want exact attention"
+            seen = self.attend(query, key, value)
+        else:
+            bias = None if log_sizes is None else log_sizes[:, None, None, :]
+            seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        mixed: Tensor = self.out(seen.transpose(1, 2).reshape(batch, count, -1))
+        return mixed, key
+
+
+class LayerScale(nn.Module):
+    """A learnt factor for each channel."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(dim))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens * self.scale
+
+
+class QuickGelu(nn.Module):
+    """x · σ(1.702 x): the GELU that CLIP was trained with."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens * torch.sigmoid(1.702 * tokens)
+
+
+class SwiGlu(nn.Module):
+    """A perceptron whose one half gates the other (Shazeer, "GLU Variants Improve Transformer", 2020)."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.gate_and_value = nn.Linear(dim, 2 * width)
+        self.out = nn.Linear(width, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        gate, value = self.gate_and_value(tokens).chunk(2, dim=-1)
+        mixed: Tensor = self.out(F.silu(gate) * value)
         return mixed
+
+
+def _perceptron(shape: VitShape) -> nn.Module:
+    if shape.activation == SWIGLU:
+        return SwiGlu(shape.dim, shape.mlp_width)
+    return nn.Sequential(
+        nn.Linear(shape.dim, shape.mlp_width),
+        ACTIVATIONS[shape.activation](),
+        nn.Linear(shape.mlp_width, shape.dim),
+    )
 
 
 def _conv_stem(shape: VitShape) -> nn.Sequential:

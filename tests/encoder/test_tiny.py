@@ -110,6 +110,7 @@ def test_pickled_weights_are_refused_and_never_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, broken: float) -> None:
     model = VisionTransformer(VitShape(stem=(), dim=24, depth=1))
+    assert isinstance(model.head, torch.nn.Linear)
     with torch.no_grad():
         model.head.bias[3] = broken
     tiny.save(model, tmp_path / "w.safetensors")
