@@ -1,0 +1,256 @@
+"""What is cheaper now: to fetch features from a peer, or to encode the image here? Pure: facts in, seconds out.
+
+The promise is that with an image in hand nobody waits longer than 1.2 × what encoding it here takes, whatever the
+network does. So the encode time is the measure of all waiting on others. The time of 1.2 encodes is given out so:
+
+    1      the encode itself, if it comes to that
+    0.15   waiting for others, all of it together: up to 0.1 before the encode begins, the rest for copies after it
+    0.05   what asking costs this node itself
+
+A peer that has not answered when the first 0.1 is over is not given up: the encode begins beside it, and whoever is
+first answers. A peer whose answer is expected to take longer than an encode is not asked at all. So what a slow, lossy
+or stopped peer can cost is bounded by arithmetic, not by how well it was judged; judging well only saves encodes.
+
+What is known of a peer: its round trips (pings bring one each second, so that a recovered peer is noticed without
+trying it on a request), the bandwidth of what it sent, and how often it failed of late.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .ring import NodeId
+
+# Shares of the time that an encode is expected to take.
+WAIT_SHARE = 0.15
+ASK_SHARE = 0.10
+LEASE_SHARE = 1.2  # how long the wait for another node's encode may take, from the request on
+
+# However slow the encoder: a LAN has answered by then or does not answer, and a caller would rather have its features.
+PATIENCE_MAX_S = 0.25
+# Before the first encode nothing is known of this device. 25 ms are a tenth of what a slow camera takes.
+PATIENCE_UNKNOWN_S = 0.025
+# And the wait for others that encode: a device's first encode reads the model, which takes seconds.
+ENCODE_UNKNOWN_S = 2.0
+
+# A round trip nobody has measured yet: a LAN's, doubled.
+ROUND_TRIP_UNKNOWN_S = 0.001
+# 1 Gbit/s. An optimist asks once and knows; a pessimist would never find out.
+BYTES_PER_S_UNKNOWN = 117e6
+PAYLOAD_BYTES_UNKNOWN = 151_504  # 196 × 768 as INT8
+# Less than this says more of the round trip than of the bandwidth.
+BANDWIDTH_BYTES_MIN = 16 * 1024
+# Without an image in hand, the next holder is asked beside one that has not answered by then. A LAN round trip is under
+# a millisecond and 150 KB at 100 Mbit/s take 12; a peer known to be slower than that is given its usual time.
+HEDGE_UNKNOWN_S = 0.05
+HEDGE_MIN_S = 0.01  # below it, the stalls of a busy event loop would ask twice for everything
+HEDGE_MAX_S = 0.5
+
+RECENT = 64
+PEERS_MAX = 512  # twice the members there may be; beyond, who was met first is forgotten
+_WEIGHT = 0.25  # of the newest in a moving average
+# What a peer did half a minute ago counts half: the Wi-Fi that was bad then is tried again.
+_FORGIVEN_AFTER_S = 30.0
+
+
+class Recent:
+    """The last observations of something, for quantiles of how it is now."""
+
+    def __init__(self, size: int = RECENT) -> None:
+        self._size = size
+        self._arrived: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._arrived)
+
+    def add(self, value: float) -> None:
+        """One more; the oldest beyond `size` is forgotten."""
+        self._arrived.append(value)
+        insort(self._sorted, value)
+        if len(self._arrived) > self._size:
+            del self._sorted[bisect_left(self._sorted, self._arrived.popleft())]
+
+    def quantile(self, share: float) -> float | None:
+        """The value that `share` of the observations stay below; None without any."""
+        if not self._sorted:
+            return None
+        return self._sorted[min(int(share * len(self._sorted)), len(self._sorted) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What energy is worth to a device that runs on a battery. All zero: only time counts."""
+
+    seconds_per_joule: float = 0.0
+    """How much longer a request may take for each joule that it saves."""
+    joules_per_byte: float = 0.0
+    """Of the radio, to receive: some 0.1 µJ on Wi-Fi, a µJ and more on LTE."""
+    joules_per_encode: float = 0.0
+
+
+_ONLY_TIME = Prices()
+
+
+@dataclass(slots=True)
+class _Peer:
+    """What this node has seen of one peer."""
+
+    round_trips: Recent = field(default_factory=Recent)
+    seconds_per_byte: float = 1 / BYTES_PER_S_UNKNOWN
+    has_sent: bool = False
+    failures: float = 0.0  # the share of its answers that failed to come, as of `failures_at`
+    failures_at: float = 0.0
+
+
+class Costs:
+    """One node's estimates. Times are seconds; `ahead` is how many images are with the encoder already."""
+
+    def __init__(self, prices: Prices = _ONLY_TIME) -> None:
+        self._prices = prices
+        self._peers: dict[NodeId, _Peer] = {}
+        self._alone = Recent()  # encodes that found the encoder idle
+        self._each = Recent()  # the share of one image, of those that found others ahead
+        self._payload_bytes = float(PAYLOAD_BYTES_UNKNOWN)
+        self._has_encoded = False
+
+    # -- facts --------------------------------------------------------------------------------------------------
+
+    def answered(self, now: float, node: NodeId, seconds: float, nbytes: int = 0) -> None:
+        """`node` has answered after `seconds`, with `nbytes` of payload."""
+        peer = self._seen(node)
+        peer.failures = (1 - _WEIGHT) * self._failures(now, peer)
+        peer.failures_at = now
+        if nbytes < BANDWIDTH_BYTES_MIN:
+            peer.round_trips.add(seconds)
+            return
+        took = max(seconds - self.round_trip_s(node), seconds / 10) / nbytes
+        # The mean of what a byte takes, not of bytes a second: one fast answer does not make up for a slow one.
+        peer.seconds_per_byte += (_WEIGHT if peer.has_sent else 1.0) * (took - peer.seconds_per_byte)
+        peer.has_sent = True
+        self._payload_bytes += _WEIGHT * (nbytes - self._payload_bytes)
+
+    def failed(self, now: float, node: NodeId) -> None:
+        """`node` has not answered, or so late that nobody wanted it any more."""
+        peer = self._seen(node)
+        peer.failures = (1 - _WEIGHT) * self._failures(now, peer) + _WEIGHT
+        peer.failures_at = now
+
+    def encoded(self, seconds: float, ahead: int) -> None:
+        """An image took `seconds` from request to features, with `ahead` others there before it."""
+        if not self._has_encoded:  # it waited for the model to be read, and says nothing of the next
+            self._has_encoded = True
+        elif ahead:
+            self._each.add(seconds / (ahead + 1))
+        else:
+            self._alone.add(seconds)
+
+    # -- estimates ----------------------------------------------------------------------------------------------
+
+    def round_trip_s(self, node: NodeId) -> float:
+        """The median of its last small answers."""
+        median = self._peer(node).round_trips.quantile(0.5)
+        return median if median is not None else ROUND_TRIP_UNKNOWN_S
+
+    def bytes_per_s(self, node: NodeId) -> float:
+        """What the link from it carries."""
+        return 1 / self._peer(node).seconds_per_byte
+
+    def failure_share(self, now: float, node: NodeId) -> float:
+        """How likely it is not to answer in time."""
+        return self._failures(now, self._peer(node))
+
+    def fetch_s(self, node: NodeId) -> float:
+        """How long features of the usual size take from it."""
+        return self.round_trip_s(node) + self._payload_bytes * self._peer(node).seconds_per_byte
+
+    def encode_s(self, ahead: int) -> float | None:
+        """How long an encode that begins now is expected to take; None before the first."""
+        return self._encode_quantile(0.5, ahead)
+
+    # -- choices ------------------------------------------------------------------------------------------------
+
+    def patience_s(self, ahead: int) -> float:
+        """How long an encode may be held back for who has not answered yet.
+
+        By the quicker of this node's encodes: images differ, and the promise holds for the small ones too.
+        """
+        quick_s = self._encode_quantile(0.25, ahead)
+        return min(ASK_SHARE * quick_s, PATIENCE_MAX_S) if quick_s is not None else PATIENCE_UNKNOWN_S
+
+    def wait_s(self, waited_s: float, ahead: int) -> float:
+        """How long an answer that is made may be held back for its copies, when `waited_s` have gone into waiting."""
+        quick_s = self._encode_quantile(0.25, ahead)
+        share_s = min(WAIT_SHARE * quick_s, PATIENCE_MAX_S) if quick_s is not None else 2 * PATIENCE_UNKNOWN_S
+        return max(0.0, share_s - waited_s)
+
+    def lease_wait_s(self, elapsed_s: float, expected_s: float, node: NodeId, ahead: int) -> float:
+        """How long to wait for another node's encode, expected in `expected_s` and then fetched from `node`.
+
+        0 where that would come later than 1.2 of one's own: then one's own begins at once.
+        """
+        own_s = self._encode_quantile(0.25, ahead)
+        left_s = (LEASE_SHARE * own_s if own_s is not None else ENCODE_UNKNOWN_S) - elapsed_s
+        return left_s if expected_s + self.fetch_s(node) <= left_s else 0.0
+
+    def worth_asking(self, now: float, nodes: Iterable[NodeId], ahead: int) -> list[NodeId]:
+        """Those of `nodes` from which to fetch is cheaper than to encode here, the cheapest first.
+
+        Who fails has cost the patience, and the encode still comes: with a share f of failures,
+        (1 - f) · fetch + f · (patience + encode) < encode, solved for fetch.
+        """
+        encode_s = self.encode_s(ahead)
+        encode = math.inf if encode_s is None else encode_s + self._price(self._prices.joules_per_encode)
+        patience_s = self.patience_s(ahead)
+        costs: list[tuple[float, int, NodeId]] = []
+        for place, node in enumerate(nodes):
+            failing = self._failures(now, self._peer(node))
+            odds = failing / (1 - failing) if failing < 1 else math.inf
+            fetch = self.fetch_s(node) + self._price(self._prices.joules_per_byte * self._payload_bytes)
+            if (cost := fetch + odds * patience_s) < encode:
+                costs.append((cost, place, node))
+        return [node for _, _, node in sorted(costs)]
+
+    def hedge_after_s(self, node: NodeId) -> float:
+        """When to ask the next holder beside `node`: after what 95 of 100 of its answers take."""
+        usual_s = self._peer(node).round_trips.quantile(0.95)
+        if usual_s is None:
+            return HEDGE_UNKNOWN_S
+        usual_s += self._payload_bytes * self._peer(node).seconds_per_byte
+        return min(max(usual_s, HEDGE_MIN_S), HEDGE_MAX_S)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _encode_quantile(self, share: float, ahead: int) -> float | None:
+        alone_s = self._alone.quantile(share)
+        if not ahead or (each_s := self._each.quantile(share)) is None:
+            each_s = alone_s
+        if each_s is None:
+            return None
+        return max(alone_s or 0.0, each_s * (ahead + 1))
+
+    def _failures(self, now: float, peer: _Peer) -> float:
+        return peer.failures * math.exp2(-max(0.0, now - peer.failures_at) / _FORGIVEN_AFTER_S)
+
+    def _price(self, joules: float) -> float:
+        return self._prices.seconds_per_joule * joules
+
+    def _peer(self, node: NodeId) -> _Peer:
+        return self._peers.get(node, _UNKNOWN)
+
+    def _seen(self, node: NodeId) -> _Peer:
+        peer = self._peers.get(node)
+        if peer is None:
+            if len(self._peers) >= PEERS_MAX:
+                del self._peers[next(iter(self._peers))]
+            peer = self._peers[node] = _Peer()
+        return peer
+
+
+_UNKNOWN = _Peer()  # never written to
