@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..protocol.payload import Payload
     from .lookup import Peers
     from .ring import NodeId, Ring
+    from .store.tiers import Tiers
 
 PUTS_IN_FLIGHT = 8
 BATCH_KEYS = 512
@@ -17,43 +17,47 @@ ASK_TIMEOUT_S = 2.0
 PUT_TIMEOUT_S = 2.0
 
 
-async def hand_over(
-    payloads: Iterable[Payload], ring: Ring, peers: Peers, deadline: float, now: Callable[[], float]
-) -> int:
-    """Put `payloads` with their holders on `ring`, the ring without this node, where they are not yet.
+async def hand_over(store: Tiers, ring: Ring, peers: Peers, deadline: float, now: Callable[[], float]) -> int:
+    """Put what `store` holds with its holders on `ring`, the ring without this node, where it is not yet.
 
-    Sole copies first. Returns how many puts were accepted; stops at `deadline`.
+    Sole copies first; of those, what is in memory before what is on disk. Returns how many puts were accepted; stops at
+    `deadline`.
     """
-    held = list(payloads)
-    sole: list[tuple[NodeId, Payload]] = []
-    second: list[tuple[NodeId, Payload]] = []
-    for at in range(0, len(held), BATCH_KEYS):
-        batch = held[at : at + BATCH_KEYS]
+    keys = store.keys()
+    sole: list[tuple[NodeId, bytes]] = []
+    second: list[tuple[NodeId, bytes]] = []
+    for at in range(0, len(keys), BATCH_KEYS):
+        if now() >= deadline:
+            break
+        batch = keys[at : at + BATCH_KEYS]
         have = await _who_has(batch, ring, peers)
-        for payload in batch:
-            holders = ring.holders(payload.key.packed)
-            lacking = [node for node in holders if payload.key.packed not in have[node]]
-            (sole if len(lacking) == len(holders) else second).extend((node, payload) for node in lacking)
+        for key in batch:
+            holders = ring.holders(key)
+            lacking = [node for node in holders if key not in have[node]]
+            (sole if len(lacking) == len(holders) else second).extend((node, key) for node in lacking)
 
     accepted = 0
-    places = asyncio.Semaphore(PUTS_IN_FLIGHT)
 
-    async def put(node: NodeId, payload: Payload) -> None:
+    async def put(waiting: Iterator[tuple[NodeId, bytes]]) -> None:
         nonlocal accepted
-        async with places:
-            if now() < deadline:
-                accepted += await peers.put(node, payload, 0.0, min(PUT_TIMEOUT_S, deadline - now()))
+        for node, key in waiting:
+            payload = await store.read(key)
+            if (left_s := deadline - now()) <= 0:
+                return
+            if payload is not None:
+                accepted += await peers.put(node, payload, 0.0, min(PUT_TIMEOUT_S, left_s))
 
     for puts in (sole, second):
-        await asyncio.gather(*(put(node, payload) for node, payload in puts))
+        waiting = iter(puts)
+        await asyncio.gather(*(put(waiting) for _ in range(PUTS_IN_FLIGHT)))
     return accepted
 
 
-async def _who_has(batch: list[Payload], ring: Ring, peers: Peers) -> dict[NodeId, set[bytes]]:
+async def _who_has(batch: list[bytes], ring: Ring, peers: Peers) -> dict[NodeId, set[bytes]]:
     """Which of the keys of `batch` each of their holders has."""
     wanted: dict[NodeId, list[bytes]] = {}
-    for payload in batch:
-        for node in ring.holders(payload.key.packed):
-            wanted.setdefault(node, []).append(payload.key.packed)
+    for key in batch:
+        for node in ring.holders(key):
+            wanted.setdefault(node, []).append(key)
     answers = await asyncio.gather(*(peers.has(node, keys, ASK_TIMEOUT_S) for node, keys in wanted.items()))
     return dict(zip(wanted, answers, strict=True))

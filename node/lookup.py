@@ -2,10 +2,12 @@
 
     get   1. memory has it
           2. an equal request is under way: share its answer
-          3. the holders that the ring names, the owner first
-          4. any other member
-          5. nobody: encode the image, if it is here
-          6. leave the features with their owner and its replica, and answer
+          3. the disk
+          4. the holders that the ring names, the owner first
+          5. any other member
+          6. the cloud
+          7. nobody: encode the image, if it is here
+          8. leave the features with their owner and its replica, and answer
 
 Whatever fails on the way falls through to the next step. Without an image in hand the last answer is None: not here.
 """
@@ -16,6 +18,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from ..protocol.payload import Payload
     from .ring import NodeId, Ring
     from .stats import Stats
-    from .store.memory import MemoryStore
+    from .store.tiers import Tiers
     from .versions import Versions
 
 # A LAN round trip is under a millisecond and 150 KB at 100 Mbit/s take 12: a holder that has not answered by then is
@@ -45,7 +48,14 @@ FETCH_TIMEOUT_WITH_IMAGE_S = 0.25
 # A holder that takes longer to store a copy than this is passed over for the next on the ring.
 PUT_TIMEOUT_S = 0.5
 FORGET_TIMEOUT_S = 2.0
-# Without a directory, step 4 asks the other members directly; in a cluster larger than this, only so many of them.
+# No further reads of a request for many keys are begun after so long; a hung disk would take it for each of them.
+DISK_TIMEOUT_S = 2.0
+# The cloud is asked when everybody near has been. Beside an encoder it has less time: a WAN's round trip and 151 KB.
+CLOUD_TIMEOUT_S = 5.0
+CLOUD_TIMEOUT_WITH_IMAGE_S = 0.5
+# So many keys of one request are read from disk or cloud at a time.
+READS_TOGETHER = 16
+# Without a directory, step 5 asks the other members directly; in a cluster larger than this, only so many of them.
 OTHERS_ASKED_MAX = 32
 
 
@@ -121,7 +131,7 @@ class Lookup:
         *,
         node: NodeId,
         name: str,
-        store: MemoryStore,
+        store: Tiers,
         ring: Callable[[], Ring],
         peers: Peers,
         encoder: Encoder | None,
@@ -166,10 +176,16 @@ class Lookup:
 
     async def _find(self, key: FeatureKey, image: bytes | None, reach: Reach, min_fidelity: float) -> Found | None:
         started = self._now()
+        if (found := await self._from_disk(key, min_fidelity)) is not None:
+            return found
         if reach is not Reach.LOCAL:
             found = await self._from_peers(key, min_fidelity, can_encode=image is not None)
             if found is not None:
                 self._keep(found.payload, started)
+                return found
+        if reach is Reach.ANY:
+            found = await self._from_cloud(key, min_fidelity, can_encode=image is not None)
+            if found is not None:
                 return found
         if image is None:
             return None
@@ -180,6 +196,22 @@ class Lookup:
         if payload is None or payload.fidelity < min_fidelity:
             return None
         return Found(payload, Source.MEMORY, self._name)
+
+    async def _from_disk(self, key: FeatureKey, min_fidelity: float) -> Found | None:
+        packed = key.packed
+        if not self._store.is_on_disk(packed) or self._store.peek(packed) is not None:  # what memory has, the disk has
+            return None
+        payload = await self._store.get_from_disk(packed)
+        if payload is None or payload.fidelity < min_fidelity:
+            return None
+        return Found(payload, Source.DISK, self._name)
+
+    async def _from_cloud(self, key: FeatureKey, min_fidelity: float, *, can_encode: bool) -> Found | None:
+        timeout_s = CLOUD_TIMEOUT_WITH_IMAGE_S if can_encode else CLOUD_TIMEOUT_S
+        payload = await self._store.get_from_cloud(key.packed, timeout_s)
+        if payload is None or payload.fidelity < min_fidelity:
+            return None
+        return Found(payload, Source.CLOUD, self._name)
 
     async def _from_peers(self, key: FeatureKey, min_fidelity: float, *, can_encode: bool) -> Found | None:
         deadline = self._now() + (FETCH_TIMEOUT_WITH_IMAGE_S if can_encode else FETCH_TIMEOUT_S)
@@ -236,7 +268,7 @@ class Lookup:
             raise
         self._stats.encodes += 1
         payload = payloads.encode(array, key, min_fidelity=max(min_fidelity, payloads.FIDELITY_USUAL))
-        self._keep(payload, started)
+        self._keep(payload, started, is_new=True)
         if reach is not Reach.LOCAL:
             await self._leave_copies(payload, started)
         return Found(payload, Source.ENCODER, self._name)
@@ -258,6 +290,7 @@ class Lookup:
         unique = list(dict.fromkeys(keys))
         self._stats.requests += len(unique)
         found = {key: here for key in unique if (here := self._from_memory(key, -1.0)) is not None}
+        await self._read_together(unique, found, partial(self._from_disk, min_fidelity=-1.0), DISK_TIMEOUT_S)
         if reach is not Reach.LOCAL:
             started = self._now()
             deadline = started + FETCH_TIMEOUT_S
@@ -274,9 +307,29 @@ class Lookup:
             for here in found.values():
                 if here.source is Source.PEER:
                     self._keep(here.payload, started)
+        if reach is Reach.ANY:
+            from_cloud = partial(self._from_cloud, min_fidelity=-1.0, can_encode=False)
+            await self._read_together(unique, found, from_cloud, CLOUD_TIMEOUT_S)
         for key in unique:
             self._count(found.get(key))
         return {key: found[key] for key in unique if key in found}
+
+    async def _read_together(
+        self,
+        keys: Sequence[FeatureKey],
+        found: dict[FeatureKey, Found],
+        read: Callable[[FeatureKey], Awaitable[Found | None]],
+        timeout_s: float,
+    ) -> None:
+        """Read those of `keys` that are missing in `found`, some at a time, and add what there is."""
+        missing = [key for key in keys if key not in found]
+        deadline = self._now() + timeout_s
+        for at in range(0, len(missing), READS_TOGETHER):
+            if self._now() > deadline:
+                return
+            batch = missing[at : at + READS_TOGETHER]
+            answers = await asyncio.gather(*(read(key) for key in batch))
+            found.update((key, here) for key, here in zip(batch, answers, strict=True) if here is not None)
 
     def _by_holder(
         self, keys: Iterable[FeatureKey], found: dict[FeatureKey, Found], rank: int
@@ -311,8 +364,10 @@ class Lookup:
 
     async def has(self, key: FeatureKey, *, reach: Reach = Reach.ANY) -> tuple[Source, str] | None:
         """Where `key` is, and the name of a node that holds it; None when nobody does. Moves no features."""
-        if key.packed in self._store:
+        if self._store.peek(key.packed) is not None:
             return Source.MEMORY, self._name
+        if self._store.is_on_disk(key.packed):
+            return Source.DISK, self._name
         if reach is not Reach.LOCAL:
             deadline = self._now() + FETCH_TIMEOUT_S
             for node, held in (await self._who_has([key.packed], self._others(), deadline)).items():
@@ -321,7 +376,7 @@ class Lookup:
         return None
 
     def peek(self, key: FeatureKey) -> Found | None:
-        """What this node itself holds of `key`; counts neither as a request nor as a use."""
+        """What this node has of `key` in memory; counts neither as a request nor as a use."""
         payload = self._store.peek(key.packed)
         return None if payload is None else Found(payload, Source.MEMORY, self._name)
 
@@ -333,7 +388,7 @@ class Lookup:
         holders = self._ring().holders(key)
         others = [node for node in self._peers.others() if node not in holders]
         stale = asyncio.gather(*(self._peers.forget(node, [key], FORGET_TIMEOUT_S) for node in others))
-        kept_here = self._keep(payload, started)
+        kept_here = self._keep(payload, started, is_new=True)
         copies = await self._leave_copies(payload, started)
         await stale
         return Stored(copies + kept_here)
@@ -350,8 +405,7 @@ class Lookup:
         gone = 0
         for name in names:
             self._tombstones.add(name, self._now())
-            keys = [name] if len(name) == PACKED_KEY_BYTES else self._store.keys_of_image(name)
-            gone += sum(self._store.remove(key) for key in keys)
+            gone += self._store.remove(name) if len(name) == PACKED_KEY_BYTES else self._store.remove_image(name)
         return gone
 
     def accept(self, payload: Payload, age_s: float) -> bool:
@@ -369,10 +423,10 @@ class Lookup:
         healthy = (node for node in self._peers.others() if node not in without and self._peers.is_healthy(node))
         return list(islice(healthy, OTHERS_ASKED_MAX))
 
-    def _keep(self, payload: Payload, started: float) -> bool:
+    def _keep(self, payload: Payload, started: float, *, is_new: bool = False) -> bool:
         if self._tombstones.forbids(payload.key, started) or not self._versions.is_current(payload.key.encoder):
             return False
-        return self._versions.fits(payload) and self._store.put(payload)
+        return self._versions.fits(payload) and self._store.put(payload, is_new=is_new)
 
     async def _leave_copies(self, payload: Payload, started: float) -> int:
         """Put `payload` where the ring wants it, passing over who does not answer; how many other nodes have it."""

@@ -42,6 +42,27 @@ _COUNTERS = {
     "bytes_out": "Payload bytes sent to peers.",
 }
 
+# Of each tier below memory, in the same way.
+_TIER_GAUGES = {
+    "items": "Features held.",
+    "used_bytes": "Bytes used.",
+    "capacity_bytes": "Bytes that may be used.",
+    "queued_bytes": "Bytes that wait in memory to be written.",
+}
+_TIER_COUNTERS = {
+    "hits": "Reads that gave good features, which went to memory.",
+    "misses": "Reads that found nothing.",
+    "corrupt": "Reads that gave damaged bytes, which were removed.",
+    "failures": "Reads that ended in an error.",
+    "late": "Waits for a read that were given up.",
+    "shed": "Reads not begun because too many waited.",
+    "puts": "Features given to it when they came.",
+    "demotions": "Features given to it when memory evicted them.",
+    "dropped": "Features that it was not given or did not take.",
+    "bytes_in": "Payload bytes given to it.",
+    "bytes_out": "Payload bytes read from it.",
+}
+
 
 class NodeCollector(Collector):
     """Reads the node's counters and members anew at each scrape."""
@@ -70,11 +91,23 @@ class NodeCollector(Collector):
                 yield GaugeMetricFamily(f"edgecache_{name}", _GAUGES[name], value)
             else:
                 yield CounterMetricFamily(f"edgecache_{name}", _COUNTERS.get(name, name.replace("_", " ")), value)
+        yield from _tiers(counters.get("tiers", {}))
         members = GaugeMetricFamily("edgecache_members", "Members of the cluster, this one too.", labels=["state"])
         states = Counter(member["state"] for member in self._cluster()["members"])
         for state in MEMBER_STATES:
             members.add_metric([state], states[state])
         yield members
+
+
+def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    """The same numbers of each tier below memory, one metric a number, with the tier as its label."""
+    for names, family in ((_TIER_GAUGES, GaugeMetricFamily), (_TIER_COUNTERS, CounterMetricFamily)):
+        for name, help_text in names.items():
+            metric = family(f"edgecache_tier_{name}", help_text, labels=["tier"])
+            for tier, numbers in tiers.items():
+                if name in numbers:
+                    metric.add_metric([tier], numbers[name])
+            yield metric
 
 
 class Metrics:

@@ -1,9 +1,10 @@
-"""What a node answers to a peer. Every answer is at hand at once: a peer's question never waits for a third."""
+"""What a node answers to a peer: at once from memory, a little later from disk. A question never waits for a third."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..protocol import messages, payload
 from ..protocol.connection import BLOB_BYTES_MAX
@@ -13,12 +14,16 @@ from ..protocol.keys import DIGEST_BYTES, PACKED_KEY_BYTES
 
 if TYPE_CHECKING:
     from ..protocol.messages import Hello, Message
+    from ..protocol.payload import Payload
     from .gossip import Gossip
     from .lookup import Lookup
     from .membership import Membership
     from .stats import Stats
-    from .store.memory import MemoryStore
+    from .store.tiers import Tiers
     from .versions import Versions
+
+# So many keys of a batch are read from disk at a time.
+READS_TOGETHER = 16
 
 
 class Answer(NamedTuple):
@@ -39,7 +44,7 @@ class Responder:
     def __init__(
         self,
         *,
-        store: MemoryStore,
+        store: Tiers,
         lookup: Lookup,
         membership: Membership,
         gossip: Gossip,
@@ -57,8 +62,8 @@ class Responder:
         self._now = now
         self._heard_state = heard_state
 
-    def answer(self, peer: Hello, request: Message, blob: memoryview) -> Answer:
-        """The answer to `peer`'s `request`, whose blob is `blob`."""
+    def answer(self, peer: Hello, request: Message, blob: memoryview) -> Answer | Coroutine[Any, Any, Answer]:
+        """The answer to `peer`'s `request`, whose blob is `blob`; a coroutine where the disk must be read for it."""
         match request:
             case messages.Get():
                 return self._get(request.key)
@@ -83,26 +88,55 @@ class Responder:
             case _:
                 raise RemoteProtocolError(f"{type(request).__name__} is not a request")
 
-    def _get(self, key: bytes) -> Answer:
+    def _get(self, key: bytes) -> Answer | Coroutine[Any, Any, Answer]:
         held = self._store.get(key)
         if held is None:
-            return _MISSING
+            return self._get_from_disk(key) if self._store.is_on_disk(key) else _MISSING
+        return self._found(held)
+
+    async def _get_from_disk(self, key: bytes) -> Answer:
+        held = await self._store.get_from_disk(key)
+        return self._found(held) if held is not None else _MISSING
+
+    def _found(self, held: Payload) -> Answer:
         size = held.nbytes
         self._stats.bytes_out += size
         return Answer(_FOUND, (held.data,), size)
 
-    def _batch(self, keys: Sequence[bytes]) -> Answer:
+    def _batch(self, keys: Sequence[bytes]) -> Answer | Coroutine[Any, Any, Answer]:
+        held = [self._store.get(key) for key in keys]
+        if any(here is None and self._store.is_on_disk(key) for key, here in zip(keys, held, strict=True)):
+            return self._batch_from_disk(keys, held)
+        return self._batch_of(held)
+
+    async def _batch_from_disk(self, keys: Sequence[bytes], held: list[Payload | None]) -> Answer:
+        """Read what is not in memory, for as long as what there is fits into one answer."""
+        total = sum(here.nbytes for here in held if here is not None)
+        lacking = [at for at, here in enumerate(held) if here is None and self._store.is_on_disk(keys[at])]
+        unread: set[int] = set()
+        for first in range(0, len(lacking), READS_TOGETHER):
+            batch = lacking[first : first + READS_TOGETHER]
+            if total > BLOB_BYTES_MAX:
+                unread.update(batch)
+                continue
+            for at, read in zip(
+                batch, await asyncio.gather(*(self._store.get_from_disk(keys[at]) for at in batch)), strict=True
+            ):
+                held[at] = read
+                total += read.nbytes if read is not None else 0
+        return self._batch_of(held, unread)
+
+    def _batch_of(self, held: Sequence[Payload | None], unread: Collection[int] = ()) -> Answer:
         sizes, blob, total = [], [], 0
-        for key in keys:
-            held = self._store.get(key)
-            size = held.nbytes if held is not None else 0
-            if held is None:
-                sizes.append(messages.NOT_HERE)
+        for at, here in enumerate(held):
+            size = here.nbytes if here is not None else 0
+            if here is None:
+                sizes.append(messages.DID_NOT_FIT if at in unread else messages.NOT_HERE)
             elif total + size > BLOB_BYTES_MAX:
                 sizes.append(messages.DID_NOT_FIT)
             else:
                 sizes.append(size)
-                blob.append(held.data)
+                blob.append(here.data)
                 total += size
         self._stats.bytes_out += total
         return Answer(messages.Batch(sizes), blob, total)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,7 @@ from ..protocol import messages
 from ..protocol.connection import Asked, Event, Opened
 from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity
+from . import status
 from .address_book import AddressBook, RememberedPeer
 from .eviction.lru import LRU
 from .gossip import Gossip
@@ -27,17 +28,20 @@ from .link import Address, Network, Server
 from .links import Links
 from .lookup import Encoder, Lookup
 from .membership import TICK_S, Membership, State
-from .peer_protocol import PeerProtocol
+from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
 from .peers import Peers
-from .responder import Responder
+from .responder import Answer, Responder
 from .ring import Ring
 from .sightings import Announcement, Discovery, Sighting
 from .stats import Stats
 from .store.memory import MemoryStore
+from .store.tiers import Tiers
 from .versions import Versions
 
 if TYPE_CHECKING:
+    from ..protocol.payload import Payload
     from .identity import Identity
+    from .store.tier import Tier
 
 INBOUND_MAX = 512  # connections that peers dialled; one each, and room for those that are about to be closed
 INBOUND_IDLE_S = 30.0  # a member pings each second
@@ -108,16 +112,19 @@ class Node:
         address_book: AddressBook,
         seed: str,
         stats: Stats | None = None,
-        store: MemoryStore | None = None,
+        memory: MemoryStore | None = None,
+        disk: Tier | None = None,
+        cloud: Tier | None = None,
     ) -> None:
-        """`store`: the memory tier, where it is not the usual one; a simulation gives one that holds no bodies."""
+        """`memory`: where it is not the usual one; a simulation gives one that holds no bodies."""
         loop = asyncio.get_running_loop()
         self.name = settings.name
         self.id = identity.id
         self.boot = identity.boot
         self.stats = stats if stats is not None else Stats()
-        self.store = store if store is not None else MemoryStore(settings.memory_bytes, LRU())
         self.versions = Versions()
+        memory = memory if memory is not None else MemoryStore(settings.memory_bytes, LRU())
+        self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=self._is_wanted)
         self.membership = Membership(self.id, loop.time())
         self.twin = asyncio.Event()
         """Set when another live node turns out to have this node's id, and this one is the newer."""
@@ -164,6 +171,7 @@ class Node:
         self._server: Server | None = None
         self._inbound: set[PeerProtocol] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._late_answers: set[asyncio.Task[None]] = set()
         self._is_leaving = False
         if encoder is not None and encoder.known is not None:
             self.versions.use(encoder.known.identity, encoder.known.shape)
@@ -191,6 +199,7 @@ class Node:
         if self._encoder is not None:
             self._tasks.append(asyncio.ensure_future(self._load(self._encoder)))
         self._tasks.append(asyncio.ensure_future(self._keep_time()))
+        self._tasks.append(asyncio.ensure_future(self._learn_encoders()))
 
     async def _load(self, encoder: LocalEncoder) -> None:
         await asyncio.sleep(ENCODER_DELAY_S)
@@ -199,6 +208,10 @@ class Node:
             await self.own_encoder()
         except EncoderUnavailable as error:
             _log.error("no features can be made on this node: %s", error)
+
+    async def _learn_encoders(self) -> None:
+        async for identity in self.store.encoders():
+            self.versions.learn(identity)
 
     async def _keep_time(self) -> None:
         loop = asyncio.get_running_loop()
@@ -253,9 +266,28 @@ class Node:
             self._greeted(protocol, peer)
         elif isinstance(event, Asked):
             answer = self._responder.answer(peer, event.request, event.blob)
+            if not isinstance(answer, Answer):
+                self._answer_later(protocol, event.stream, answer)
+                return
             protocol.connection.answer(event.stream, answer.message, answer.blob, answer.blob_bytes)
             if isinstance(event.request, messages.Leave):
                 self._members_changed()
+
+    def _answer_later(self, protocol: PeerProtocol, stream: int, answer: Coroutine[Any, Any, Answer]) -> None:
+        """Answer when the disk has been read; who does not take what it asked for gets nothing read."""
+
+        async def later() -> None:
+            message, blob, blob_bytes = await answer
+            protocol.connection.answer(stream, message, blob, blob_bytes)
+            protocol.flush()
+
+        if protocol.connection.pending_bytes > PENDING_BYTES_MAX:
+            answer.close()
+            protocol.connection.answer(stream, messages.Missing())
+            return
+        task = asyncio.ensure_future(later())
+        self._late_answers.add(task)
+        task.add_done_callback(self._late_answers.discard)
 
     def _greeted(self, protocol: PeerProtocol, hello: messages.Hello) -> None:
         """Somebody dialled this node: it is worth a call back, unless it is this node itself or a clone of it."""
@@ -317,15 +349,13 @@ class Node:
         await self._links.tell_all(messages.State([], [], self._gossip.current()), TELL_TIMEOUT_S)
         return gone
 
-    def _drop_outdated(self, names: Iterable[str]) -> int:
-        changed = set(names)
-        if not changed:
+    def _drop_outdated(self, names: Collection[str]) -> int:
+        if not names:
             return 0
-        return sum(
-            self.store.remove(payload.key.packed)
-            for payload in self.store
-            if payload.key.encoder.name in changed and not self.versions.is_current(payload.key.encoder)
-        )
+        return self.store.remove_outdated(self.versions.is_current, self.versions.known())
+
+    def _is_wanted(self, payload: Payload) -> bool:
+        return self.versions.is_current(payload.key.encoder) and self.versions.fits(payload)
 
     # -- what the HTTP face shows -------------------------------------------------------------------------------
 
@@ -341,63 +371,19 @@ class Node:
 
     def cluster(self) -> dict[str, Any]:
         """This node, the members as it sees them (itself too), and the ring."""
-        shown = self._settings.shown_host
-        me = self._described(
-            self.id, self.name, (shown, self._settings.http[1]), (shown, self.peer_address[1]), "alive",
+        settings, shown = self._settings, self._settings.shown_host
+        me = status.member(
+            self.id, self.name, (shown, settings.http[1]), (shown, self.peer_address[1]), "alive",
             self.store.capacity_bytes, self.store.used_bytes, self.boot,
         )  # fmt: skip
-        others = [
-            self._described(
-                m.id, m.name, m.http, m.peer, str(m.state), m.capacity_bytes, m.used_bytes, m.boot
-            )
-            for m in self.membership.all()
-        ]  # fmt: skip
-        own = self.versions.own
-        return {
-            "node": {**me, "cluster": self._settings.cluster, "secured": self._settings.is_secured,
-                     "protocol": messages.PROTOCOL_VERSION,
-                     "encoder": str(own) if own is not None else None},
-            "members": [me, *others],
-            "ring": {"copies": self._ring.copies, "virtual_nodes": self._ring.virtual_nodes},
-            "encoders": [str(known) for known in self.versions.known()],
-        }  # fmt: skip
-
-    def _described(
-        self, node: str, name: str, http: Address, peer: Address, state: str, capacity: int, used: int, boot: str
-    ) -> dict[str, Any]:
-        return {
-            "id": node,
-            "name": name,
-            "http": f"http://{http[0]}:{http[1]}" if http[1] else "",
-            "peer": f"{peer[0]}:{peer[1]}",
-            "state": state,
-            "capacity_bytes": capacity,
-            "used_bytes": used,
-            "boot": boot,
-        }
+        return status.cluster(
+            me, self.membership.all(), self._ring, self.versions, name=settings.cluster, is_secured=settings.is_secured
+        )
 
     def counters(self) -> dict[str, Any]:
         """What this node has counted, and what it holds."""
-        stats = self.stats
-        return {
-            "requests": stats.requests,
-            "hits": {str(source): count for source, count in stats.hits.items()},
-            "misses": stats.misses,
-            "encodes": stats.encodes,
-            "encode_failures": stats.encode_failures,
-            "coalesced": stats.coalesced,
-            "puts": stats.puts,
-            "evictions": self.store.evictions,
-            "bytes_in": stats.bytes_in,
-            "bytes_out": stats.bytes_out,
-            "rejected_payloads": stats.rejected_payloads,
-            "protocol_errors": stats.protocol_errors,
-            "refused_handshakes": stats.refused_handshakes,
-            "peer_connections": len(self._inbound) + len(self._links.nodes()),
-            "items": len(self.store),
-            "used_bytes": self.store.used_bytes,
-            "capacity_bytes": self.store.capacity_bytes,
-        }
+        connections = len(self._inbound) + len(self._links.nodes())
+        return status.counters(self.stats, self.store, peer_connections=connections)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -418,9 +404,10 @@ class Node:
     async def stop(self) -> None:
         """End everything at once, as far as the others can tell without a word."""
         self._is_leaving = True
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._late_answers]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._discovery is not None:
             await self._discovery.stop()
         if self._server is not None:
@@ -430,6 +417,7 @@ class Node:
             protocol.close()
         if self._encoder is not None:
             await self._encoder.close()
+        await self.store.close()
         with contextlib.suppress(OSError):
             await self._address_book.save()
 

@@ -16,6 +16,7 @@ from ..node.address_book import AddressBook
 from ..node.identity import Identity
 from ..node.link import Address
 from ..node.service import Node, Settings
+from ..node.store.tier import Tier
 from ..protocol.errors import UndecodableImage
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from .discovery import InMemoryDiscovery, Lan
@@ -73,6 +74,8 @@ class Cluster:
         copies: int = 2,
         memory_bytes: int = 64 * 1024 * 1024,
         encoder: Callable[[int], ModelledEncoder | None] = lambda index: ModelledEncoder(),
+        disk: Callable[[int], Tier | None] = lambda index: None,
+        cloud: Callable[[int], Tier | None] = lambda index: None,
     ) -> None:
         self.network = InMemoryNetwork(seed=seed)
         self.nodes: list[Node] = []
@@ -82,6 +85,8 @@ class Cluster:
         self._copies = copies
         self._memory_bytes = memory_bytes
         self._encoder = encoder
+        self._disk = disk
+        self._cloud = cloud
         self._lan = Lan()
         self._rng = random.Random(f"{seed}:cluster")
         self._boots = 0
@@ -115,7 +120,7 @@ class Cluster:
         return self.nodes[-1]
 
     async def restart(self, index: int) -> Node:
-        """The node that crashed, with its id and an empty memory."""
+        """The node that crashed, with its id, its disk and an empty memory."""
         self.nodes[index] = await self._start(index, self.nodes[index].id)
         return self.nodes[index]
 
@@ -151,6 +156,8 @@ class Cluster:
             encoder=self.encoders[index],
             address_book=AddressBook(None),
             seed=str(self._seed),
+            disk=self._disk(index),
+            cloud=self._cloud(index),
         )
         await node.start()
         return node

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from ...protocol.keys import DIGEST_BYTES
 
 if TYPE_CHECKING:
     from ...protocol.payload import Payload
@@ -20,8 +23,11 @@ class MemoryStore:
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0
         self.evictions = 0
+        self.on_evict: Callable[[Payload], None] | None = None
+        """Hears of each payload that goes to make room, once it is gone."""
         self._policy = policy
         self._payloads: dict[bytes, Payload] = {}
+        self._encoders: Counter[bytes] = Counter()  # how many entries are of each, by its digest
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -44,16 +50,19 @@ class MemoryStore:
         return self._payloads.get(key)
 
     def put(self, payload: Payload) -> bool:
-        """Keep `payload`, evicting others for it; False when it is larger than the whole store."""
+        """Keep `payload` instead of what its key had, evicting others; False when it is larger than the whole store."""
         size = payload.nbytes + ENTRY_OVERHEAD_BYTES
-        if size > self.capacity_bytes:
-            return False
         key = payload.key.packed
         self.remove(key)
+        if size > self.capacity_bytes:
+            return False
         while self.used_bytes + size > self.capacity_bytes:
-            self._drop(self._policy.evict())
+            evicted = self._drop(self._policy.evict())
             self.evictions += 1
+            if self.on_evict is not None:
+                self.on_evict(evicted)
         self._payloads[key] = payload
+        self._encoders[key[DIGEST_BYTES:]] += 1
         self._policy.admit(key, size)
         self.used_bytes += size
         return True
@@ -68,14 +77,21 @@ class MemoryStore:
 
     def keys_of_image(self, digest: bytes) -> list[bytes]:
         """Every key of the image `digest`, whichever encoder made the features."""
-        return [key for key in self._payloads if key.startswith(digest)]
+        return [key for encoder in self._encoders if (key := digest + encoder) in self._payloads]
 
     def check(self) -> None:
         """Assert that the bookkeeping agrees with what is held."""
         held = sum(payload.nbytes + ENTRY_OVERHEAD_BYTES for payload in self._payloads.values())
         assert self.used_bytes == held <= self.capacity_bytes, (self.used_bytes, held, self.capacity_bytes)
         assert len(self._policy) == len(self._payloads)
+        assert self._encoders == Counter(key[DIGEST_BYTES:] for key in self._payloads)
         self._policy.check()
 
-    def _drop(self, key: bytes) -> None:
-        self.used_bytes -= self._payloads.pop(key).nbytes + ENTRY_OVERHEAD_BYTES
+    def _drop(self, key: bytes) -> Payload:
+        payload = self._payloads.pop(key)
+        self.used_bytes -= payload.nbytes + ENTRY_OVERHEAD_BYTES
+        encoder = key[DIGEST_BYTES:]
+        self._encoders[encoder] -= 1
+        if not self._encoders[encoder]:
+            del self._encoders[encoder]
+        return payload

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from edgecache.node import status
 from edgecache.node.eviction.lru import LRU
 from edgecache.node.http_api import http_app
 from edgecache.node.lookup import Lookup
 from edgecache.node.ring import Ring
 from edgecache.node.stats import Stats
 from edgecache.node.store.memory import MemoryStore
+from edgecache.node.store.tiers import Tiers
 from edgecache.node.versions import Versions
 from edgecache.protocol.errors import EncoderUnavailable
 from edgecache.protocol.keys import EncoderIdentity
@@ -86,10 +88,85 @@ def features_of(image: bytes) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((4, 8), dtype=np.float32)
 
 
+class FakeTier:
+    """A tier below memory that does what a test says. Each read waits for `gate`, and is counted."""
+
+    def __init__(self, capacity_bytes: int = 1 << 30) -> None:
+        self.held: dict[bytes, bytes] = {}
+        self.capacity_bytes = capacity_bytes
+        self.queued_bytes = 0
+        self.error: OSError | None = None
+        self.takes = True
+        self.is_durable = True
+        self.is_closed = False
+        self.reads: list[bytes] = []
+        self.reading = 0
+        self.reading_max = 0
+        self.removed: list[bytes] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(map(len, self.held.values()))
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.held
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(list(self.held))
+
+    def keys_of_image(self, digest: bytes) -> list[bytes]:
+        return [key for key in self.held if key.startswith(digest)]
+
+    async def get(self, key: bytes) -> bytes | None:
+        self.reads.append(key)
+        self.reading += 1
+        self.reading_max = max(self.reading, self.reading_max)
+        data = self.held.get(key)
+        try:
+            await self.gate.wait()
+        finally:
+            self.reading -= 1
+        if self.error is not None:
+            raise self.error
+        return data
+
+    def put(self, key: bytes, data: memoryview) -> bool:
+        if self.takes:
+            self.held[key] = bytes(data)
+        return self.takes
+
+    def remove(self, key: bytes) -> bool:
+        self.removed.append(key)
+        return self.held.pop(key, None) is not None
+
+    def remove_image(self, digest: bytes) -> int:
+        self.removed.append(digest)
+        return sum(self.remove(key) for key in self.keys_of_image(digest))
+
+    async def flush(self) -> bool:
+        return self.is_durable
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
 class FakeNode:
     """A NodeFace whose parts a test can reach."""
 
-    def __init__(self, name: str = "camera-1", *, own: EncoderIdentity | None = OWN, capacity: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        name: str = "camera-1",
+        *,
+        own: EncoderIdentity | None = OWN,
+        capacity: int = 1 << 20,
+        disk: FakeTier | None = None,
+        cloud: FakeTier | None = None,
+    ) -> None:
         self.name = name
         self.id = sha256(name.encode()).hexdigest()[:32]
         self.peers = FakePeers()
@@ -100,7 +177,7 @@ class FakeNode:
         self.http = "http://127.0.0.1:7440"
         self.other_members: list[dict[str, Any]] = []
         self.stats = Stats()
-        self.store = MemoryStore(capacity, LRU())
+        self.store = Tiers(MemoryStore(capacity, LRU()), disk=disk, cloud=cloud)
         self.versions = Versions(own)
         ticks = itertools.count()
         self.lookup = Lookup(
@@ -124,8 +201,7 @@ class FakeNode:
 
     async def invalidate(self, name: str, version: str) -> int:
         self.versions.make_current(name, version)
-        stale = [payload.key.packed for payload in self.store if not self.versions.is_current(payload.key.encoder)]
-        return sum(self.store.remove(key) for key in stale)
+        return self.store.remove_outdated(self.versions.is_current, self.versions.known())
 
     def is_serving(self) -> tuple[bool, Mapping[str, str]]:
         return self.serving
@@ -138,12 +214,7 @@ class FakeNode:
         return {"node": me, "members": [me, *self.other_members], "ring": {"copies": 2}}
 
     def counters(self) -> dict[str, Any]:
-        stats = self.stats
-        return {
-            "requests": stats.requests, "hits": dict(stats.hits), "misses": stats.misses, "encodes": stats.encodes,
-            "coalesced": stats.coalesced, "evictions": self.store.evictions, "bytes_in": 0, "bytes_out": 0,
-            "items": len(self.store), "used_bytes": self.store.used_bytes, "capacity_bytes": self.store.capacity_bytes,
-        }  # fmt: skip
+        return status.counters(self.stats, self.store, peer_connections=0)
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ async def test_the_encoder_may_be_a_coroutine_function_given_to_the_call(connect
 async def test_without_names_what_is_encoded_here_stays_here(connect: Connect, node: FakeNode) -> None:
     cache = await connect(node, encode=mine)
     assert (await cache.encode(PHOTO)).source is Source.ENCODER
-    assert len(node.store) == 0
+    assert len(node.store.memory) == 0
 
 
 @pytest.mark.parametrize("url", [NOWHERE, None])

@@ -240,7 +240,7 @@ async def test_nothing_is_done_for_a_twin_that_it_asks_in_the_same_breath(node: 
 async def test_a_peer_that_breaks_the_rules_is_told_why_and_sent_away(node: Node, said: bytes, reason: str) -> None:
     assert reason.encode() in await _attack(node, _frame(_hello()), said)
     assert node.stats.protocol_errors == 1
-    assert len(node.store) == 1
+    assert len(node.store.memory) == 1
     assert HELD.key.packed in node.store
 
 
@@ -252,7 +252,7 @@ async def test_a_frame_that_stops_halfway_is_given_up_and_nothing_is_stored(
     assert b"part of a message, and no more of it" in await _attack(node, _frame(_hello()), put[:-1])
     opening = struct.pack("<IBBHII", 2 + 9, Put.kind, 0, 2, 1, 500_000) + encode(Put(0)) + bytes(9)
     assert b"part of a message, and no more of it" in await _attack(node, _frame(_hello()), opening)
-    assert len(node.store) == 1
+    assert len(node.store.memory) == 1
     assert node.stats.protocol_errors == 2
 
 
@@ -278,7 +278,7 @@ async def test_a_put_with_any_flipped_bit_is_rejected_and_counted(node: Node) ->
         damaged[bit // 8] ^= 1 << bit % 8
         assert await _attack(node, _frame(_hello()), _frame(Put(0), 1, bytes(damaged)))
     assert node.stats.rejected_payloads == node.stats.protocol_errors == len(bits)
-    assert len(node.store) == 1
+    assert len(node.store.memory) == 1
 
 
 async def test_a_put_answers_for_its_own_key_and_for_no_other(node: Node) -> None:

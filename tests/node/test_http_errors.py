@@ -395,7 +395,7 @@ HOSTILE_NPY = {
 async def test_a_hostile_npy_is_422(client: Client, node: FakeNode, kind: str, body: bytes) -> None:
     answer = await client.put(URL, data=body, params=MINE, headers={"Content-Type": kind})
     await problem(answer, 422)
-    assert len(node.store) == 0
+    assert len(node.store.memory) == 0
 
 
 def safetensors_of(header: object, values: bytes = b"") -> bytes:
@@ -425,7 +425,7 @@ HOSTILE_SAFETENSORS = {
 async def test_a_hostile_safetensors_is_422(client: Client, node: FakeNode, body: bytes) -> None:
     headers = {"Content-Type": "application/vnd.safetensors"}
     await problem(await client.put(URL, data=body, params=MINE, headers=headers), 422)
-    assert len(node.store) == 0
+    assert len(node.store.memory) == 0
 
 
 def stored(digest: bytes, encoder: EncoderIdentity) -> bytearray:
@@ -449,7 +449,7 @@ async def test_a_payload_of_another_image_or_damaged_is_422(client: Client, node
     damaged[-1] ^= 1
     for data in (stored(bytes(32), mine), damaged, damaged[:50]):
         await problem(await client.put(URL, data=bytes(data), params=MINE), 422)
-    assert len(node.store) == 0
+    assert len(node.store.memory) == 0
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/json", "image/png", "multipart/form-data; boundary=x"])
@@ -506,7 +506,7 @@ async def test_past_timeout_ms_it_is_504(client: Client, node: FakeNode) -> None
 
 async def test_a_tensor_that_nobody_has_room_for_is_507(serve: Serve, node: FakeNode) -> None:
     client = await serve(node)
-    node.store.capacity_bytes = 100
+    node.store.memory.capacity_bytes = 100
     await problem(await client.put(URL, data=npy(ARRAY), params=MINE), 507)
 
 

@@ -152,7 +152,7 @@ async def test_head_says_whether_they_are_there_and_moves_nothing(client: Client
     node.lookup.forget_here([DIGEST])
     node.peers.held["kitchen"] = {payload.key.packed: payload}
     assert (await client.head(URL)).headers["EdgeCache-Node"] == "the kitchen"
-    assert len(node.store) == 0
+    assert len(node.store.memory) == 0
 
 
 # -- put --------------------------------------------------------------------------------------------------------

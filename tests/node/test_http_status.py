@@ -12,9 +12,9 @@ from edgecache.node.http_query import PARAMETERS
 from edgecache.node.openapi import document
 from prometheus_client.parser import text_string_to_metric_families
 
-if TYPE_CHECKING:
-    from tests.node.conftest import FakeNode
+from .conftest import FakeNode, FakeTier, Serve
 
+if TYPE_CHECKING:
     Client = Any  # aiohttp's TestClient
 
 PHOTO = b"\xff\xd8\xff a photograph"
@@ -65,6 +65,19 @@ async def test_metrics_tell_the_counters_as_they_stand(client: Client, node: Fak
     assert samples[("edgecache_members", (("state", "dead"),))] == 1
     posted = (("method", "POST"), ("route", "/v1/features"), ("status", "200"))
     assert samples[("edgecache_http_request_seconds_count", posted)] == 2
+
+
+async def test_stats_and_metrics_tell_of_each_tier_there_is(client: Client, node: FakeNode, serve: Serve) -> None:
+    assert (await (await client.get("/v1/stats")).json())["tiers"] == {}
+    disk = FakeTier(capacity_bytes=1000)
+    client = await serve(FakeNode(disk=disk))
+    await client.post("/v1/features", data=PHOTO)
+    told = (await (await client.get("/v1/stats")).json())["tiers"]["disk"]
+    assert (told["items"], told["puts"], told["used_bytes"], told["capacity_bytes"]) == (1, 1, disk.used_bytes, 1000)
+    text = await (await client.get("/metrics")).text()
+    assert 'edgecache_tier_puts_total{tier="disk"} 1.0' in text
+    assert 'edgecache_tier_capacity_bytes{tier="disk"} 1000.0' in text
+    assert 'tier="cloud"' not in text
 
 
 async def test_what_strangers_ask_for_adds_no_labels(client: Client) -> None:

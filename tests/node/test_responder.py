@@ -15,7 +15,7 @@ from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from edgecache.protocol.messages import DID_NOT_FIT, KEYS_MAX, NOT_HERE
 from edgecache.protocol.payload import Payload
 
-from .conftest import OWN, FakeNode
+from .conftest import OWN, FakeNode, FakeTier
 
 PEER = messages.Hello(1, "home", "peer", "boot", "peer", "10.0.0.9", 7441, "", 0, 2**30)
 
@@ -24,7 +24,8 @@ class Room:
     """A responder, and what it answers from."""
 
     def __init__(self) -> None:
-        self.node = FakeNode()
+        self.disk = FakeTier()
+        self.node = FakeNode(disk=self.disk)
         self.store, self.stats, self.versions = self.node.store, self.node.stats, self.node.versions
         self.membership = Membership(self.node.id, 0.0)
         self.gossip = Gossip(self.membership, self.versions, tells_loopback=False)
@@ -41,7 +42,14 @@ class Room:
         )
 
     def ask(self, request: messages.Message, blob: bytes | memoryview = b"") -> Answer:
-        return self.responder.answer(PEER, request, memoryview(blob))
+        answer = self.responder.answer(PEER, request, memoryview(blob))
+        assert isinstance(answer, Answer)
+        return answer
+
+    async def ask_later(self, request: messages.Message) -> Answer:
+        answer = self.responder.answer(PEER, request, memoryview(b""))
+        assert not isinstance(answer, Answer)
+        return await answer
 
     def holds(self, *images: bytes) -> list[Payload]:
         made = [features(image) for image in images]
@@ -89,9 +97,49 @@ def test_a_batch_says_what_to_ask_for_again(room: Room, monkeypatch: pytest.Monk
     assert answer.message == messages.Batch([a.nbytes, b.nbytes, DID_NOT_FIT])
 
 
-def test_held_has_a_flag_for_each_key(room: Room) -> None:
+async def test_what_is_on_disk_alone_is_given_later(room: Room) -> None:
     (held,) = room.holds(b"a")
-    assert room.ask(messages.Has([bytes(64), held.key.packed])) == Answer(messages.Held(b"\0\1"))
+    room.store.memory.remove(held.key.packed)
+    answer = await room.ask_later(messages.Get(held.key.packed))
+    assert (answer.message, bytes(answer.blob[0])) == (messages.Found(), bytes(held.data))
+    assert room.ask(messages.Get(held.key.packed)).message == messages.Found()  # it has moved up
+    assert len(room.disk.reads) == 1
+
+
+async def test_what_the_disk_cannot_give_is_missing(room: Room) -> None:
+    (held,) = room.holds(b"a")
+    room.store.memory.remove(held.key.packed)
+    room.disk.error = OSError(5, "Input/output error")
+    assert await room.ask_later(messages.Get(held.key.packed)) == Answer(messages.Missing())
+
+
+async def test_a_batch_is_read_from_disk_where_memory_has_it_not(room: Room) -> None:
+    a, b, c = room.holds(b"a", b"bb", b"ccc")
+    room.store.memory.remove(b.key.packed)
+    answer = await room.ask_later(messages.BatchGet([a.key.packed, b.key.packed, bytes(64), c.key.packed]))
+    assert answer.message == messages.Batch([a.nbytes, b.nbytes, NOT_HERE, c.nbytes])
+    assert [bytes(part) for part in answer.blob] == [bytes(p.data) for p in (a, b, c)]
+    assert room.disk.reads == [b.key.packed]
+
+
+async def test_no_more_of_a_batch_is_read_from_disk_than_an_answer_takes(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = room.holds(*(bytes(size) for size in range(1, 6)))
+    for payload_ in held:
+        room.store.memory.remove(payload_.key.packed)
+    monkeypatch.setattr(limits, "READS_TOGETHER", 1)
+    monkeypatch.setattr(limits, "BLOB_BYTES_MAX", 2 * held[0].nbytes)
+    answer = await room.ask_later(messages.BatchGet([payload_.key.packed for payload_ in held]))
+    assert answer.message == messages.Batch([held[0].nbytes, held[1].nbytes, *[DID_NOT_FIT] * 3])
+    assert len(room.disk.reads) == 3
+
+
+def test_held_has_a_flag_for_each_key(room: Room) -> None:
+    held, on_disk = room.holds(b"a", b"bb")
+    room.store.memory.remove(on_disk.key.packed)
+    asked = messages.Has([bytes(64), held.key.packed, on_disk.key.packed])
+    assert room.ask(asked) == Answer(messages.Held(b"\0\1\1"))
 
 
 def test_a_put_is_kept_and_its_encoder_learnt(room: Room) -> None:
@@ -109,7 +157,7 @@ def test_a_put_that_was_made_before_it_was_forgotten_is_not_kept(room: Room) -> 
     given = features(b"a")
     room.ask(messages.Forget([given.key.digest]))
     assert room.ask(messages.Put(60_000), given.data) == Answer(messages.Done(0))
-    assert len(room.store) == 0
+    assert len(room.store.memory) == 0
 
 
 def test_a_put_of_an_outdated_version_is_not_kept(room: Room) -> None:
@@ -129,7 +177,7 @@ def test_a_damaged_put_is_counted_and_refused(room: Room) -> None:
     with pytest.raises(CorruptPayload, match="checksum"):
         room.ask(messages.Put(0), damaged)
     assert room.stats.rejected_payloads == 1
-    assert len(room.store) == 0
+    assert len(room.store.memory) == 0
 
 
 def test_keys_and_images_are_forgotten(room: Room) -> None:
@@ -137,7 +185,7 @@ def test_keys_and_images_are_forgotten(room: Room) -> None:
     by_another = features(b"bb", EncoderIdentity("theirs", "1", bytes(32)))
     room.store.put(by_another)
     assert room.ask(messages.Forget([a.key.packed, b.key.digest, bytes(32)])) == Answer(messages.Done(3))
-    assert len(room.store) == 1
+    assert len(room.store.memory) == 1
 
 
 @pytest.mark.parametrize("name", [b"", bytes(31), bytes(33), bytes(63), bytes(65)])

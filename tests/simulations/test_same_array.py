@@ -46,7 +46,7 @@ def test_for_every_image_and_path_the_array_is_the_same(
                     assert np.array_equal(found.payload.array(), right[image].array())
                     assert found.features().key == c.key(image)
             for member in c.nodes:  # and whatever is left anywhere is right as well
-                for held in member.store:
+                for held in member.store.memory:
                     assert held.data == next(p.data for p in right.values() if p.key == held.key)
 
     run(story())

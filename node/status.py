@@ -1,0 +1,92 @@
+"""How a node describes itself: the bodies of GET /v1/cluster and GET /v1/stats, worded here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ..protocol import messages
+
+if TYPE_CHECKING:
+    from .link import Address
+    from .membership import Member
+    from .ring import Ring
+    from .stats import Stats
+    from .store.tiers import Tiers
+    from .versions import Versions
+
+
+def member(
+    id: str, name: str, http: Address, peer: Address, state: str, capacity_bytes: int, used_bytes: int, boot: str
+) -> dict[str, Any]:
+    """One member, this node or another; its bytes are those of its memory and disk together."""
+    return {
+        "id": id,
+        "name": name,
+        "http": f"http://{http[0]}:{http[1]}" if http[1] else "",
+        "peer": f"{peer[0]}:{peer[1]}",
+        "state": state,
+        "capacity_bytes": capacity_bytes,
+        "used_bytes": used_bytes,
+        "boot": boot,
+    }
+
+
+def cluster(
+    me: dict[str, Any], others: Iterable[Member], ring: Ring, versions: Versions, *, name: str, is_secured: bool
+) -> dict[str, Any]:
+    """This node, the members as it sees them (itself too), the ring and the encoders that it has heard of."""
+    own = versions.own
+    return {
+        "node": {
+            **me,
+            "cluster": name,
+            "secured": is_secured,
+            "protocol": messages.PROTOCOL_VERSION,
+            "encoder": str(own) if own is not None else None,
+        },
+        "members": [
+            me,
+            *(
+                member(m.id, m.name, m.http, m.peer, str(m.state), m.capacity_bytes, m.used_bytes, m.boot)
+                for m in others
+            ),
+        ],
+        "ring": {"copies": ring.copies, "virtual_nodes": ring.virtual_nodes},
+        "encoders": [str(known) for known in versions.known()],
+    }
+
+
+def counters(stats: Stats, store: Tiers, *, peer_connections: int) -> dict[str, Any]:
+    """What this node has counted, and what its tiers hold; `items` and the bytes beside it are those in memory."""
+    memory = store.memory
+    return {
+        "requests": stats.requests,
+        "hits": {str(source): count for source, count in stats.hits.items()},
+        "misses": stats.misses,
+        "encodes": stats.encodes,
+        "encode_failures": stats.encode_failures,
+        "coalesced": stats.coalesced,
+        "puts": stats.puts,
+        "evictions": memory.evictions,
+        "bytes_in": stats.bytes_in,
+        "bytes_out": stats.bytes_out,
+        "rejected_payloads": stats.rejected_payloads,
+        "protocol_errors": stats.protocol_errors,
+        "refused_handshakes": stats.refused_handshakes,
+        "peer_connections": peer_connections,
+        "items": len(memory),
+        "used_bytes": memory.used_bytes,
+        "capacity_bytes": memory.capacity_bytes,
+        "tiers": {
+            name: {
+                "items": len(lower.tier),
+                "used_bytes": lower.tier.used_bytes,
+                "capacity_bytes": lower.tier.capacity_bytes,
+                "queued_bytes": lower.tier.queued_bytes,
+                **asdict(lower.counters),
+            }
+            for name, lower in store.lower
+        },
+    }

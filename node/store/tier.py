@@ -1,0 +1,62 @@
+"""What a tier below memory offers: the disk is one, the cloud another, and a test gives a third."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+Bytes = bytes | bytearray | memoryview
+
+
+class Tier(Protocol):
+    """Payloads by key, on something slower than memory.
+
+    `put` and `remove` return at once and take effect for `get`, `in` and iteration at once; the bytes follow behind, in
+    batches. A tier keeps its own bounds, evicts by itself, and lives with a full, slow or broken medium: it holds less
+    then. What it gives back may be damaged; `tiers.Tiers` checks it and removes it.
+    """
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that its entries take, as far as that is known here; never more than `capacity_bytes`."""
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Bytes that it may use; 0 if nobody bounds it."""
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes given by `put` that are still kept in memory because they are not written yet."""
+
+    def __len__(self) -> int:
+        """How many entries it knows to hold."""
+
+    def __contains__(self, key: object) -> bool:
+        """Whether it is known here, without I/O, to hold `key`. The cloud knows of none."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The keys that it is known to hold, as they are now."""
+
+    def keys_of_image(self, digest: bytes) -> list[bytes]:
+        """Those that are of the image `digest`, whichever encoder made the features."""
+
+    async def get(self, key: bytes) -> Bytes | None:
+        """The bytes of `key`, which counts as a use; None when it has none. OSError when it cannot tell now."""
+
+    def put(self, key: bytes, data: memoryview) -> bool:
+        """Take `data` in under `key`, instead of what was there; False when it does not want or cannot take it.
+
+        The bytes of `data` do not change for as long as the tier holds the view.
+        """
+
+    def remove(self, key: bytes) -> bool:
+        """Forget `key`, also where that can only be seen to later; False when it is not known to have been there."""
+
+    def remove_image(self, digest: bytes) -> int:
+        """Forget every key of an image, also those that are not known here; how many were."""
+
+    async def flush(self) -> bool:
+        """Wait until everything put so far is as durable as it gets; False if that cannot be had now."""
+
+    async def close(self) -> None:
+        """Write what waits, and end it; once more does no harm."""

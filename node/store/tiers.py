@@ -1,0 +1,321 @@
+"""The tiers of one node as one store: what is used moves up to memory, what memory evicts moves down to disk.
+
+    get              memory, at once: the only step of a hit on a busy node
+    get_from_disk    a hit is checked, and promoted to memory
+    get_from_cloud   a hit is checked, and promoted to memory and disk
+    put              memory now, the disk behind it; the cloud behind that, where the features are new to the cluster
+
+A payload is checked whole where it enters from below (`protocol/payload.parse`, with the key that was asked for), so
+damaged bytes are a miss, counted and removed. Everything that fails below is a miss as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...protocol import payload as payloads
+from ...protocol.errors import CorruptPayload
+from ...protocol.keys import DIGEST_BYTES
+
+if TYPE_CHECKING:
+    from ...protocol.keys import EncoderIdentity
+    from ...protocol.payload import Payload
+    from .memory import MemoryStore
+    from .tier import Tier
+
+# The budget of I/O under way. Reads: each tier its own places, so that a cloud which hangs takes none of the disk's.
+# A disk of an edge device is busy with 16 reads, and a WAN has 16 payloads of 151 KB in flight at 20 ms and 1 Gbit/s.
+READS_MAX = 16
+# Who would wait behind so many is told to look elsewhere: it would be no faster here.
+READS_WAITING_MAX = 256
+# Writes: bytes that the tiers hold in memory together until they are written. A demotion beyond that is dropped: what
+# comes faster than it can be written is not worth keeping everything else from being written.
+QUEUED_BYTES_MAX = 64 * 1024 * 1024
+
+# A disk that has not answered by then is not waited for. An SD card's garbage collection takes some 100 ms.
+DISK_TIMEOUT_S = 0.5
+CLOUD_TIMEOUT_S = 5.0
+
+
+@dataclass(slots=True)
+class TierCounters:
+    """What became of each step that led to one tier below memory; they only grow."""
+
+    hits: int = 0
+    """Reads that gave a good payload, each once however many waited for it; it was promoted to memory."""
+    misses: int = 0
+    corrupt: int = 0
+    """Reads that gave bytes which are not the payload that was asked for; they were removed."""
+    failures: int = 0
+    """Reads that ended in an error."""
+    late: int = 0
+    """Waits for a read that were given up."""
+    shed: int = 0
+    """Reads not begun because too many waited."""
+    puts: int = 0
+    """Payloads given to the tier when they came to this node."""
+    demotions: int = 0
+    """Payloads given to it when memory evicted them; most are there already."""
+    dropped: int = 0
+    """Payloads not given to it because too many bytes waited to be written, or not taken by it."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Tiers:
+    """Memory, and the disk and the cloud where there are such. Payloads go by their packed keys."""
+
+    def __init__(
+        self,
+        memory: MemoryStore,
+        *,
+        disk: Tier | None = None,
+        cloud: Tier | None = None,
+        is_wanted: Callable[[Payload], bool] = lambda payload: True,
+    ) -> None:
+        """`is_wanted` says of what comes from below whether it may still be answered: its version, its shape."""
+        self.memory = memory
+        self.disk = _Lower(disk, is_wanted) if disk is not None else None
+        self.cloud = _Lower(cloud, is_wanted) if cloud is not None else None
+        # Bound once: a hit costs what it costs in memory.
+        self.get = memory.get
+        self.peek = memory.peek
+        if self.disk is not None:
+            memory.on_evict = self._demote
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of this device's memory and disk that features take."""
+        return self.memory.used_bytes + (self.disk.tier.used_bytes if self.disk is not None else 0)
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Bytes of this device's memory and disk that features may take."""
+        return self.memory.capacity_bytes + (self.disk.tier.capacity_bytes if self.disk is not None else 0)
+
+    @property
+    def lower(self) -> list[tuple[str, _Lower]]:
+        """The tiers below memory that there are, by name, from the nearest down."""
+        return [(name, tier) for name, tier in (("disk", self.disk), ("cloud", self.cloud)) if tier is not None]
+
+    def __contains__(self, key: bytes) -> bool:
+        """Whether this device holds `key`."""
+        return key in self.memory or self.is_on_disk(key)
+
+    def is_on_disk(self, key: bytes) -> bool:
+        """Whether `get_from_disk` is worth the wait."""
+        return self.disk is not None and key in self.disk.tier
+
+    # -- up -----------------------------------------------------------------------------------------------------
+
+    async def get_from_disk(self, key: bytes, timeout_s: float = DISK_TIMEOUT_S) -> Payload | None:
+        """The payload of `key` from the disk, which is in memory from then on."""
+        if self.disk is None or key not in self.disk.tier:
+            return None
+        return await self.disk.get(key, timeout_s, self._promote_from_disk)
+
+    async def get_from_cloud(self, key: bytes, timeout_s: float = CLOUD_TIMEOUT_S) -> Payload | None:
+        """The payload of `key` from the cloud, which is in memory and on disk from then on."""
+        if self.cloud is None:
+            return None
+        return await self.cloud.get(key, timeout_s, self._promote_from_cloud)
+
+    def _promote_from_disk(self, payload: Payload) -> Payload:
+        if (newer := self.memory.peek(payload.key.packed)) is not None:
+            return newer
+        self.memory.put(payload)
+        return payload
+
+    def _promote_from_cloud(self, payload: Payload) -> Payload:
+        if (newer := self.memory.peek(payload.key.packed)) is not None:
+            return newer
+        self.put(payload)
+        return payload
+
+    # -- down ---------------------------------------------------------------------------------------------------
+
+    def put(self, payload: Payload, *, is_new: bool = False) -> bool:
+        """Keep `payload` in memory, and behind it on disk; whether this device keeps it.
+
+        Where it `is_new` to the cluster, made here or given by a user, it goes to the cloud as well: whoever gets it
+        from there or from a peer does not send it there again.
+        """
+        key = payload.key.packed
+        held = self.memory.peek(key)
+        if held is not None and held.checksum == payload.checksum:
+            self.memory.get(key)  # a use, and no reason to write the same bytes again
+            kept, is_written = True, self.is_on_disk(key)
+        else:
+            kept, is_written = self.memory.put(payload), False
+        if self.disk is not None and not is_written:
+            self.disk.counters.puts += 1
+            kept = self._write(self.disk, payload) or kept
+        if self.cloud is not None and is_new:
+            self.cloud.counters.puts += 1
+            self._write(self.cloud, payload)
+        return kept
+
+    def _demote(self, payload: Payload) -> None:
+        """Memory has evicted `payload`; the disk gets it if it lost it, or could not take it when it came."""
+        assert self.disk is not None
+        if payload.key.packed not in self.disk.tier:
+            self.disk.counters.demotions += 1
+            self._write(self.disk, payload)
+
+    def _write(self, lower: _Lower, payload: Payload) -> bool:
+        queued = sum(below.tier.queued_bytes for _, below in self.lower)
+        lower.forget_reads(payload.key.packed)
+        if queued + payload.nbytes > QUEUED_BYTES_MAX or not lower.tier.put(payload.key.packed, payload.data):
+            lower.tier.remove(payload.key.packed)  # what it may have had is older
+            lower.counters.dropped += 1
+            return False
+        lower.counters.bytes_in += payload.nbytes
+        return True
+
+    async def flush(self, key: bytes | None = None) -> bool:
+        """Wait until what was put is durable on disk; whether it is, `key` in particular."""
+        if self.disk is None or not await self.disk.tier.flush():
+            return False
+        return key is None or key in self.disk.tier
+
+    # -- out ----------------------------------------------------------------------------------------------------
+
+    def remove(self, key: bytes) -> bool:
+        """Forget `key` in every tier, reads under way included; whether this device held it."""
+        was_here = self.memory.remove(key)
+        for name, lower in self.lower:
+            lower.forget_reads(key)
+            was_here |= lower.tier.remove(key) and name == "disk"
+        return was_here
+
+    def remove_image(self, digest: bytes) -> int:
+        """Forget every key of an image in every tier; how many this device held."""
+        gone = sum(self.remove(key) for key in self.keys_of_image(digest))
+        for _, lower in self.lower:
+            lower.forget_reads(digest)
+            lower.tier.remove_image(digest)
+        return gone
+
+    def keys_of_image(self, digest: bytes) -> list[bytes]:
+        """Every key of the image `digest` on this device, whichever encoder made the features."""
+        keys = dict.fromkeys(self.memory.keys_of_image(digest))
+        if self.disk is not None:
+            keys.update(dict.fromkeys(self.disk.tier.keys_of_image(digest)))
+        return list(keys)
+
+    def remove_outdated(self, is_current: Callable[[EncoderIdentity], bool], known: Sequence[EncoderIdentity]) -> int:
+        """Forget what is of encoders that are not current any more; how many entries went.
+
+        The disk tells encoders by digest alone, so there it is those of `known`; what escapes that is not `is_wanted`.
+        """
+        outdated = {identity.digest for identity in known if not is_current(identity)}
+        stale = {payload.key.packed: None for payload in self.memory if not is_current(payload.key.encoder)}
+        if self.disk is not None:
+            stale.update((key, None) for key in self.disk.tier if key[DIGEST_BYTES:] in outdated)
+        return sum(self.remove(key) for key in stale)
+
+    # -- all of it ----------------------------------------------------------------------------------------------
+
+    def keys(self) -> list[bytes]:
+        """Every key on this device, those in memory first."""
+        keys = {payload.key.packed: None for payload in self.memory}
+        if self.disk is not None:
+            keys.update(dict.fromkeys(self.disk.tier))
+        return list(keys)
+
+    async def read(self, key: bytes) -> Payload | None:
+        """The payload of `key` from wherever on this device it is; no use of it, and no promotion."""
+        if (held := self.memory.peek(key)) is not None or self.disk is None or key not in self.disk.tier:
+            return held
+        return await self.disk.get(key, DISK_TIMEOUT_S, lambda payload: payload)
+
+    async def encoders(self) -> AsyncIterator[EncoderIdentity]:
+        """The encoders whose features are on disk: after a restart nobody else may know of them."""
+        told: set[bytes] = set()
+        for key in self.disk.tier if self.disk is not None else ():
+            if key[DIGEST_BYTES:] not in told and (payload := await self.read(key)) is not None:
+                told.add(key[DIGEST_BYTES:])
+                yield payload.key.encoder
+
+    async def close(self) -> None:
+        """Write what waits, and end the tiers below memory."""
+        for _, lower in self.lower:
+            await lower.close()
+
+    def check(self) -> None:
+        """Assert that the bookkeeping agrees with what is held."""
+        self.memory.check()
+
+
+class _Lower:
+    """A tier below memory, the reads of it that are under way, and what became of all of them."""
+
+    def __init__(self, tier: Tier, is_wanted: Callable[[Payload], bool]) -> None:
+        self.tier = tier
+        self.counters = TierCounters()
+        self._is_wanted = is_wanted
+        self._places = asyncio.Semaphore(READS_MAX)
+        self._reads: dict[bytes, asyncio.Task[Payload | None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def get(self, key: bytes, timeout_s: float, promote: Callable[[Payload], Payload]) -> Payload | None:
+        """The checked payload of `key`, or None; who asks for the same at the same time shares one read."""
+        task = self._reads.get(key)
+        if task is None:
+            if len(self._tasks) >= READS_WAITING_MAX:
+                self.counters.shed += 1
+                return None
+            task = self._reads[key] = asyncio.ensure_future(self._read(key, promote))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
+        if not done:
+            self.counters.late += 1
+            return None
+        return None if task.cancelled() else task.result()
+
+    async def _read(self, key: bytes, promote: Callable[[Payload], Payload]) -> Payload | None:
+        me = asyncio.current_task()
+        counters = self.counters
+        try:
+            async with self._places:
+                data = await self.tier.get(key)
+            if data is None or self._reads.get(key) is not me:  # forgotten or replaced meanwhile
+                counters.misses += 1
+                return None
+            payload = payloads.parse(data, key)
+        except CorruptPayload:
+            counters.corrupt += 1
+            self.tier.remove(key)
+            return None
+        except OSError:
+            counters.failures += 1
+            return None
+        finally:
+            if self._reads.get(key) is me:
+                del self._reads[key]
+        if not self._is_wanted(payload):
+            counters.misses += 1
+            self.tier.remove(key)
+            return None
+        counters.hits += 1
+        counters.bytes_out += payload.nbytes
+        return promote(payload)
+
+    def forget_reads(self, name: bytes) -> None:
+        """What reads of `name`, a key or an image, find from now on is out of date."""
+        if name in self._reads:
+            del self._reads[name]
+        elif len(name) == DIGEST_BYTES:
+            for key in [key for key in self._reads if key.startswith(name)]:
+                del self._reads[key]
+
+    async def close(self) -> None:
+        """End the reads, and the tier."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.tier.close()
