@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .frequency_sketch import key_digest
 from .lru_k import LRUK
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 from .shadow import Shadow
 
 K_FIRST = 2
@@ -51,9 +51,9 @@ class AdaptiveLRUK(LRUK[Key]):
         if self._shadows:
             self._use_in_shadows(key)
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Take `key` in, with the history it left behind."""
-        super().admit(key, size)
+        super().admit(key, size, facts)
         self._sizes[key] = size
         if self._shadows:
             self._use_in_shadows(key)

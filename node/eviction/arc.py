@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 from .sized_queue import SizedQueue
 
 
@@ -42,7 +42,7 @@ class ARC(Generic[Key]):
         else:
             self._frequent.push(key, self._recent.take(key))
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Take `key` in; if it is a ghost, the list that lost it gets more room."""
         recent, frequent = self._recent_ghosts.size, self._frequent_ghosts.size
         if key in self._recent_ghosts:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Sequence
 from typing import Generic
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 
 _HEAP_SLACK = 64
 
@@ -38,7 +38,7 @@ class Belady(Generic[Key]):
         """The next use of `key` is the one after this."""
         self._use(key)
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Hold `key` until its next use, if it is not too far away."""
         self._use(key)
 

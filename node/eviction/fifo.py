@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 
 
 class FIFO(Generic[Key]):
@@ -23,7 +23,7 @@ class FIFO(Generic[Key]):
     def hit(self, key: Key) -> None:
         """Nothing: only the arrival counts."""
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """`key` goes last."""
         self._queue[key] = None
 

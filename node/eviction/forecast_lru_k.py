@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, cast
 
 import numpy as np
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 from .use_forecast import Floats, Ints, UseForecast
 
 # The question asked of the forecast: is there a use within so many turnovers (as many uses as entries are held)? Mean
@@ -88,7 +88,7 @@ class ForecastLRUK(Generic[Key]):
         self._now += 1
         self._use(self._slots[key])
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Take `key` in, with the history it left behind."""
         self._now += 1
         slot = self._slots.get(key)

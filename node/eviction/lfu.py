@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 
 
 class _Rank(Generic[Key]):
@@ -46,7 +46,7 @@ class LFU(Generic[Key]):
         self._place(key, rank.uses + 1, rank)
         self._leave(key, rank)
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """`key` begins with the use that brought it."""
         self._place(key, 1, self._ends)
 

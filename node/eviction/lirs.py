@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 from .sized_queue import SizedQueue
 
 # The share of the capacity for entries that have not shown a short distance yet (the paper's Lhirs, section 3.2).
@@ -58,7 +58,7 @@ class LIRS(Generic[Key]):
             self._stack[key] = None
             self._hir.renew(key)
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """LIR while there is room or if its ghost is still on the stack, else HIR."""
         if key in self._ghosts:
             self._ghosts.take(key)

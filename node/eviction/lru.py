@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 
 
 class LRU(Generic[Key]):
@@ -28,7 +28,7 @@ class LRU(Generic[Key]):
         """Make `key` the newest."""
         self._order.move_to_end(key)
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Take `key` in as the newest."""
         self._order[key] = None
 

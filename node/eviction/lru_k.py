@@ -6,7 +6,7 @@ import heapq
 from collections import OrderedDict, deque
 from typing import Generic, TypeAlias
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 
 # How long uses count as one: for so many uses of anything, as a share of the entries held. Mean hit ratio on four
 # traces at three sizes: a quarter .4183, half .4191, all .4102.
@@ -106,7 +106,7 @@ class LRUK(Generic[Key]):
         self._young[key] = None
         self._young.move_to_end(key)
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Take `key` in, with the history it left behind."""
         self._now += 1
         record = self._evicted.pop(key, None)

@@ -11,10 +11,22 @@ of. It is deterministic: the same calls give the same victims, whatever PYTHONHA
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 # The node's keys are bytes, a trace's are integers.
 Key = TypeVar("Key", bound=Hashable)
+
+
+class Facts(NamedTuple):
+    """What may be known of an entry beside its size. Each is optional: a policy does without what it is not told."""
+
+    cost_ms: float | None = None  # what it took to make, which is what a miss will take
+    sketch: int | None = None  # of its features, by `feature_sketch.py`: like features have like sketches
+    stream: int | None = None  # who asked first: the number of a camera
+    hour: int | None = None  # of the day when it came, from 0 to 23
+
+
+NO_FACTS = Facts()
 
 
 class EvictionPolicy(Protocol[Key]):
@@ -29,8 +41,8 @@ class EvictionPolicy(Protocol[Key]):
     def hit(self, key: Key) -> None:
         """`key`, which is held, was used."""
 
-    def admit(self, key: Key, size: int = 1) -> None:
-        """`key`, which was not held, now is."""
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
+        """`key`, which was not held, now is. What `facts` say, a policy may use or ignore."""
 
     def evict(self) -> Key:
         """Choose the entry that goes, hold it no longer, and name it. There is at least one."""

@@ -7,7 +7,7 @@ from typing import Generic
 
 from .forecast_lru_k import ForecastLRUK
 from .lru import LRU
-from .policy import EvictionPolicy, Key
+from .policy import NO_FACTS, EvictionPolicy, Facts, Key
 from .s3_fifo import S3FIFO
 from .shadow import Shadow
 
@@ -62,7 +62,7 @@ class PredictiveLRUK(Generic[Key]):
         """A use, of which the experts hear."""
         self._use(key)
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Take `key` in, as every expert does that has lost it."""
         self._sizes[key] = size
         self._use(key)

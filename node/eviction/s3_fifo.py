@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 from .sized_queue import SizedQueue
 
 # The paper's parameters (section 4): a tenth for newcomers, ghosts worth the main queue, two uses to be moved over.
@@ -61,7 +61,7 @@ class S3FIFO(Generic[Key]):
         if entry.uses < USES_MAX:
             entry.uses += 1
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """To the small queue, or to the main one if it was here not long ago."""
         is_main = key in self._ghosts
         if is_main:

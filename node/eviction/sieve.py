@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 
 
 class _Entry(Generic[Key]):
@@ -43,7 +43,7 @@ class Sieve(Generic[Key]):
         """Set its bit."""
         self._entries[key].is_used = True
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """The newest, its bit not set."""
         entry = _Entry(key)
         newest = self._ends.older

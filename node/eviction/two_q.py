@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic
 
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 from .sized_queue import SizedQueue
 
 # The paper's own advice (section 3.2): a quarter of the room for newcomers, and remembered keys worth half of it.
@@ -41,7 +41,7 @@ class TwoQ(Generic[Key]):
         if key in self._main:
             self._main.renew(key)
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """To the newcomers, or to the proven if it was here not long ago."""
         if key in self._out:
             self._out.take(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Generic
 
 from .frequency_sketch import FrequencySketch
-from .policy import Key
+from .policy import NO_FACTS, Facts, Key
 from .sized_queue import SizedQueue
 
 # The paper's shares (section 4): 1 % for the window, four fifths of the rest for entries used again.
@@ -53,7 +53,7 @@ class WTinyLFU(Generic[Key]):
         else:
             self._window.renew(key)
 
-    def admit(self, key: Key, size: int = 1) -> None:
+    def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Into the window; what leaves it goes on unopposed while the main part has room."""
         self._window.push(key, size)
         self._uses.ensure_room(len(self))

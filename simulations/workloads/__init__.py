@@ -1,0 +1,1 @@
+"""Invented days that are like real ones: who asks for what, when."""
