@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from types import TracebackType
 
@@ -15,22 +14,18 @@ from numpy.typing import NDArray
 from ..node.address_book import AddressBook
 from ..node.identity import Identity
 from ..node.link import Address
+from ..node.membership import State
 from ..node.service import Node, Settings
+from ..node.store.memory import MemoryStore
 from ..node.store.tier import Tier
 from ..protocol.errors import UndecodableImage
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from .discovery import InMemoryDiscovery, Lan
+from .links import LINKS, Link
+from .modelled import Description, DeviceEncoder
 from .network import InMemoryNetwork
 
 PEER_PORT = 7441
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a modelled encoder says of itself."""
-
-    identity: EncoderIdentity
-    shape: tuple[int, int]
 
 
 class ModelledEncoder:
@@ -73,13 +68,16 @@ class Cluster:
         seed: int = 0,
         copies: int = 2,
         memory_bytes: int = 64 * 1024 * 1024,
-        encoder: Callable[[int], ModelledEncoder | None] = lambda index: ModelledEncoder(),
         disk: Callable[[int], Tier | None] = lambda index: None,
         cloud: Callable[[int], Tier | None] = lambda index: None,
+        encoder: Callable[[int], ModelledEncoder | DeviceEncoder | None] = lambda index: ModelledEncoder(),
+        link: Callable[[int], Link] = lambda index: LINKS["lan"],
+        store: Callable[[int], MemoryStore | None] = lambda index: None,
     ) -> None:
+        """The functions say what the device with that number has; no `store` is the node's usual memory tier."""
         self.network = InMemoryNetwork(seed=seed)
         self.nodes: list[Node] = []
-        self.encoders: list[ModelledEncoder | None] = []
+        self.encoders: list[ModelledEncoder | DeviceEncoder | None] = []
         self._size = size
         self._seed = seed
         self._copies = copies
@@ -87,9 +85,12 @@ class Cluster:
         self._encoder = encoder
         self._disk = disk
         self._cloud = cloud
+        self._link = link
+        self._store = store
         self._lan = Lan()
         self._rng = random.Random(f"{seed}:cluster")
         self._boots = 0
+        self._down: set[int] = set()
 
     async def __aenter__(self) -> Cluster:
         for _ in range(self._size):
@@ -122,13 +123,20 @@ class Cluster:
     async def restart(self, index: int) -> Node:
         """The node that crashed, with its id, its disk and an empty memory."""
         self.nodes[index] = await self._start(index, self.nodes[index].id)
+        self._down.discard(index)
         return self.nodes[index]
 
     async def crash(self, index: int) -> None:
         """kill -9."""
+        self._down.add(index)
         self._lan.leave(f"n{index}")
         self.network.crash(f"n{index}")
         await self.nodes[index].stop()
+
+    async def leave(self, index: int) -> None:
+        """SIGTERM: the node hands over what would be lost, and goes."""
+        self._down.add(index)
+        await self.nodes[index].leave()
 
     async def _start(
         self,
@@ -151,22 +159,30 @@ class Cluster:
                 seeds=tuple(seeds),
             ),
             Identity(node_id, f"{self._boots:032x}", None, 0),
-            network=self.network.host(f"n{index}"),
+            network=self.network.host(f"n{index}", self._link(index)),
             discovery=InMemoryDiscovery(self._lan, f"n{index}") if discovery else None,
             encoder=self.encoders[index],
             address_book=AddressBook(None),
             seed=str(self._seed),
             disk=self._disk(index),
             cloud=self._cloud(index),
+            store=self._store(index),
         )
         await node.start()
         return node
 
     def has_met(self) -> bool:
-        """Whether every node hears every other."""
+        """Whether every node that runs hears every other, and takes none of the others for alive."""
+        running = {node.id for index, node in enumerate(self.nodes) if self.is_running(index)}
         return all(
-            node.membership.is_alive(other.id) for node in self.nodes for other in self.nodes if other is not node
+            {m.id for m in node.membership.all() if m.state is State.ALIVE} == running - {node.id}
+            for index, node in enumerate(self.nodes)
+            if self.is_running(index)
         )
+
+    def is_running(self, index: int) -> bool:
+        """Whether that device's node has neither crashed nor left."""
+        return index not in self._down
 
     def key(self, image: bytes) -> FeatureKey:
         """The key of an image's features by the modelled encoder."""

@@ -1,0 +1,163 @@
+"""Modelled encoding: features of the right size, bound to their image and version, that take an encoder's time.
+
+A simulation of a day holds millions of features. So that they fit, all images share most of their body: only the first
+token's scale tells them apart. A store keeps each payload's head and that scale, and makes the rest when it is read;
+what nodes send each other is whole, and checked as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..node.eviction.policy import EvictionPolicy
+from ..node.store.memory import MemoryStore
+from ..protocol.errors import EncoderUnavailable
+from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
+from ..protocol.payload import Codec, Payload
+from ..protocol.quantization import CODE_MAX
+
+WAITING_IMAGES_MAX = 64  # as in encoder/worker.py
+_SCALE = struct.Struct("<f")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a modelled encoder says of itself."""
+
+    identity: EncoderIdentity
+    shape: tuple[int, int]
+
+
+class FeatureModel:
+    """What a modelled encoder makes of images: features (tokens, dim) that depend on the image and the version."""
+
+    def __init__(self, tokens: int, dim: int, *, name: str = "modelled", version: str = "1") -> None:
+        fingerprint = sha256(f"modelled {tokens}x{dim}".encode()).digest()
+        self.description = Description(EncoderIdentity(name, version, fingerprint), (tokens, dim))
+        # Whole numbers with ±127 in each token are their own INT8 codes, whatever the scale: the codes are one for all
+        # images, and lz4 finds nothing in them, as in real features.
+        codes = np.random.default_rng(1).integers(-CODE_MAX, CODE_MAX + 1, (tokens, dim)).astype(np.float32)
+        codes[:, 0] = CODE_MAX
+        self._array = codes
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        """The encoder's."""
+        return self.description.identity
+
+    def key(self, digest: bytes) -> FeatureKey:
+        """The key of an image's features."""
+        return FeatureKey(digest, self.identity)
+
+    def array(self, digest: bytes) -> NDArray[np.float32]:
+        """The features of an image, float32 (tokens, dim)."""
+        array = self._array.copy()
+        array[0] *= np.float32(self._first_scale(digest))
+        return array
+
+    def made(self, payload: Payload, digest: bytes) -> bool:
+        """Whether `payload` has what this model made of that image, by its key and by its body."""
+        if payload.key.digest != digest or payload.key.encoder != self.identity or payload.codec is not Codec.INT8:
+            return False
+        first = payload.head[-_SCALE.size :] if isinstance(payload, HeadOnly) else payload.data[payload.body_at :]
+        scale: float = _SCALE.unpack_from(first)[0]
+        return abs(scale - self._first_scale(digest)) < 1e-6
+
+    def _first_scale(self, digest: bytes) -> float:
+        """Between 1 and 2."""
+        told = sha256(digest + self.identity.version.encode()).digest()
+        return 1 + int.from_bytes(told[:4], "little") / 2**32
+
+
+class HeadOnly(Payload):
+    """A payload whose body is made anew each time it is read."""
+
+    __slots__ = ("_tail", "head")
+    head: bytes
+    _tail: bytes
+
+    @classmethod
+    def of(cls, payload: Payload, tail: bytes) -> HeadOnly:
+        """`payload`, whose data ends with `tail`."""
+        self = object.__new__(cls)
+        for name in ("key", "codec", "compression", "tokens", "dim", "fidelity", "checksum", "body_at"):
+            object.__setattr__(self, name, getattr(payload, name))
+        object.__setattr__(self, "head", bytes(payload.data[: payload.body_at + _SCALE.size]))
+        object.__setattr__(self, "_tail", tail)
+        return self
+
+    @property
+    def data(self) -> memoryview:
+        """All of it."""
+        return memoryview(self.head + self._tail)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the payload, header and all."""
+        return len(self.head) + len(self._tail)
+
+
+class HeadsStore(MemoryStore):
+    """A memory tier that counts whole payloads and holds heads. `tails`: by size, the bodies that images share."""
+
+    def __init__(self, capacity_bytes: int, policy: EvictionPolicy[bytes], tails: dict[int, bytes]) -> None:
+        super().__init__(capacity_bytes, policy)
+        self._tails = tails
+
+    def put(self, payload: Payload) -> bool:
+        """Keep `payload`; the store's own copy has no body, if it is one that all images share."""
+        if not isinstance(payload, HeadOnly) and payload.codec is Codec.INT8:
+            data, at = payload.data, payload.body_at + _SCALE.size
+            tail = self._tails.setdefault(len(data) - at, bytes(data[at:]))
+            if data[at:] == tail:
+                payload = HeadOnly.of(payload, tail)
+        return super().put(payload)
+
+
+class DeviceEncoder:
+    """Encodes one image at a time, each in `encode_s` (`service.LocalEncoder`)."""
+
+    def __init__(self, model: FeatureModel, encode_s: float, digest: Callable[[bytes], bytes] = digest_of) -> None:
+        """`digest`: the digest of an image; a simulation without pictures lets images be their own digests."""
+        self.model = model
+        self.encode_s = encode_s
+        self.encoded: list[bytes] = []
+        self._digest = digest
+        self._free_at = 0.0
+        self._waiting = 0
+
+    @property
+    def known(self) -> Description:
+        """What it is."""
+        return self.model.description
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def described(self) -> Description:
+        """Known at once."""
+        return self.known
+
+    async def encode(self, image: bytes) -> NDArray[np.float32]:
+        """Features (tokens, dim) of the image; EncoderUnavailable if too many wait."""
+        if self._waiting >= WAITING_IMAGES_MAX:
+            raise EncoderUnavailable(f"{WAITING_IMAGES_MAX} images wait already", retry_after_s=1)
+        loop = asyncio.get_running_loop()
+        self._free_at = max(self._free_at, loop.time()) + self.encode_s
+        self._waiting += 1
+        try:
+            await asyncio.sleep(self._free_at - loop.time())
+        finally:
+            self._waiting -= 1
+        self.encoded.append(image)
+        return self.model.array(self._digest(image))
+
+    async def close(self) -> None:
+        """Nothing to end."""

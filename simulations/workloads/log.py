@@ -1,0 +1,105 @@
+"""Your own log: which device needed which image, when."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...protocol.errors import InvalidValue
+from .requests import Requests
+
+COLUMNS = ("time", "device", "digest")
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})", re.ASCII)
+
+
+def read_log(path: Path) -> Requests:
+    """The requests of a `.csv` or `.parquet` file with the columns time (seconds), device, digest and perhaps bytes.
+
+    Devices are numbered by first use, and time begins with the first request. InvalidValue names the line that is
+    wrong, among others one whose time is before that of the line above.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise InvalidValue(f"{path}: a log ends in .csv or .parquet")
+    try:
+        requests = _requests(path, _csv_rows(path) if path.suffix == ".csv" else _parquet_rows(path))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidValue(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not len(requests):
+        raise InvalidValue(f"{path}: there is no request in it")
+    return requests
+
+
+def _requests(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Requests:
+    times: list[float] = []
+    devices: dict[str, int] = {}
+    images: dict[bytes, int] = {}
+    of, what = [], []
+    for line, row in rows:
+        try:
+            time, device, digest = _parsed(row)
+            if times and time < times[-1]:
+                raise ValueError(f"time {time:g} is before {times[-1]:g} in the line above")
+        except ValueError as error:
+            raise InvalidValue(f"{path}, line {line}: {error}") from None
+        times.append(time)
+        of.append(devices.setdefault(device, len(devices)))
+        what.append(images.setdefault(digest, len(images)))
+    at = np.array(times, np.float64)
+    return Requests(at - at[0] if len(at) else at, np.array(of, np.int64), np.array(what, np.int64), list(images))
+
+
+def _parsed(row: list[str]) -> tuple[float, str, bytes]:
+    if len(row) not in (3, 4):
+        raise ValueError(f"{','.join(row)[:80]!r} is not time,device,digest[,bytes]")
+    try:
+        time = float(row[0])
+    except ValueError:
+        time = math.nan
+    if not math.isfinite(time):
+        raise ValueError(f"time {row[0][:80]!r} is not a number")
+    if not row[1].strip():
+        raise ValueError("there is no device")
+    digest = _DIGEST.fullmatch(row[2].strip())
+    if digest is None:
+        raise ValueError(f"digest {row[2][:80]!r} is not 64 hexadecimal digits")
+    if len(row) == 4 and not (row[3].strip().isascii() and row[3].strip().isdigit() and int(row[3]) > 0):
+        raise ValueError(f"bytes {row[3][:80]!r} is not a whole number above 0")
+    return time, row[1].strip(), bytes.fromhex(digest[1])
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    with path.open(newline="") as file:
+        reader = csv.reader(file)
+        for row in reader:
+            if reader.line_num == 1 and [cell.strip().lower() for cell in row[:3]] == list(COLUMNS):
+                continue
+            if row:
+                yield reader.line_num, row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows count as lines, from 1."""
+    try:
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise InvalidValue(f"{path}: reading it needs pyarrow: pip install 'edgecache[simulations]'") from error
+    try:
+        file = parquet.ParquetFile(path)
+    except ValueError as error:  # pyarrow's for what is no Parquet file
+        raise InvalidValue(f"{path}: {error}") from None
+    missing = [column for column in COLUMNS if column not in file.schema_arrow.names]
+    if missing:
+        raise InvalidValue(f"{path}: there is no column {missing[0]}, but {', '.join(file.schema_arrow.names)}")
+    columns = [*COLUMNS, *(["bytes"] if "bytes" in file.schema_arrow.names else [])]
+    line = 0
+    for batch in file.iter_batches(columns=columns):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            line += 1
+            yield line, ["" if cell is None else str(cell) for cell in row]

@@ -1,0 +1,71 @@
+"""simulations/workloads/log.py: recorded requests, and what may be wrong with them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+from edgecache.protocol.errors import InvalidValue
+from edgecache.simulations.workloads.log import read_log
+
+A, B = "a" * 64, "B" * 64
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    return path
+
+
+def test_a_log_is_read_with_or_without_heading_and_sizes(tmp_path: Path) -> None:
+    lines = f"100.5,cam-1,{A}\n101,cam-2,sha256:{B}\n101,cam-1,{A}\n"
+    for text in (lines, "time,device,digest\n" + lines, "Time,Device,Digest,bytes\n" + lines.replace("\n", ",512\n")):
+        requests = read_log(written(tmp_path, text))
+        assert requests.times.tolist() == [0.0, 0.5, 0.5]
+        assert requests.devices.tolist() == [0, 1, 0]
+        assert [requests.digest(image) for image in requests.images] == [bytes.fromhex(d) for d in (A, B, A)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"1,cam,{A}\n2,cam\n", r"line 2: '2,cam' is not time,device,digest\[,bytes\]"),
+        (f"1,cam,{A}\nsoon,cam,{A}\n", "line 2: time 'soon' is not a number"),
+        (f"1,cam,{A}\nnan,cam,{A}\n", "line 2: time 'nan' is not a number"),
+        (f"time,device,digest\n2,cam,{A}\n1.5,cam,{A}\n", "line 3: time 1.5 is before 2 in the line above"),
+        (f"1,,{A}\n", "line 1: there is no device"),
+        ("1,cam,cafe\n", "line 1: digest 'cafe' is not 64 hexadecimal digits"),
+        (f"1,cam,{A},-3\n", "line 1: bytes '-3' is not a whole number above 0"),
+        ("", "there is no request in it"),
+        ("time,device,digest\n", "there is no request in it"),
+    ],
+)
+def test_the_line_that_is_wrong_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(InvalidValue, match=reason):
+        read_log(written(tmp_path, text))
+
+
+def test_a_log_that_is_not_there_or_of_another_kind_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="No such file"):
+        read_log(tmp_path / "log.csv")
+    with pytest.raises(InvalidValue, match=r"a log ends in \.csv or \.parquet"):
+        read_log(tmp_path / "log.txt")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
+def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
+    pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    path = tmp_path / "log.parquet"
+    parquet.write_table(pyarrow.table({"digest": [A, B], "time": [1.0, 2.0], "device": ["x", "y"]}), path)
+    assert read_log(path).times.tolist() == [0.0, 1.0]
+    parquet.write_table(pyarrow.table({"digest": [A, B], "time": [2.0, 1.0], "device": ["x", "y"]}), path)
+    with pytest.raises(InvalidValue, match="line 2: time 1 is before 2"):
+        read_log(path)
+    parquet.write_table(pyarrow.table({"time": [2.0]}), path)
+    with pytest.raises(InvalidValue, match="there is no column device, but time"):
+        read_log(path)
+    path.write_bytes(b"no parquet")
+    with pytest.raises(InvalidValue, match=r"log\.parquet"):
+        read_log(path)
