@@ -72,9 +72,9 @@ class Cluster:
         cloud: Callable[[int], Tier | None] = lambda index: None,
         encoder: Callable[[int], ModelledEncoder | DeviceEncoder | None] = lambda index: ModelledEncoder(),
         link: Callable[[int], Link] = lambda index: LINKS["lan"],
-        store: Callable[[int], MemoryStore | None] = lambda index: None,
+        memory: Callable[[int], MemoryStore | None] = lambda index: None,
     ) -> None:
-        """The functions say what the device with that number has; no `store` is the node's usual memory tier."""
+        """The functions say what the device with that number has; `memory_bytes` is of the usual memory tier."""
         self.network = InMemoryNetwork(seed=seed)
         self.nodes: list[Node] = []
         self.encoders: list[ModelledEncoder | DeviceEncoder | None] = []
@@ -86,7 +86,7 @@ class Cluster:
         self._disk = disk
         self._cloud = cloud
         self._link = link
-        self._store = store
+        self._memory = memory
         self._lan = Lan()
         self._rng = random.Random(f"{seed}:cluster")
         self._boots = 0
@@ -166,7 +166,7 @@ class Cluster:
             seed=str(self._seed),
             disk=self._disk(index),
             cloud=self._cloud(index),
-            store=self._store(index),
+            memory=self._memory(index),
         )
         await node.start()
         return node
