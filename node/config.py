@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..protocol.errors import InvalidValue
+from .eviction.policies import POLICIES, POLICY_USUAL
 
 Address = tuple[str, int]
 
@@ -43,6 +44,8 @@ class Config:
     """Where it keeps its id and its peers; default: a directory of its own below the XDG data directory."""
     memory_bytes: int | None = None
     """What its features may take in memory; default: 25 % of the memory that this process may use."""
+    eviction: str = POLICY_USUAL
+    """Which policy says what goes when memory is full; `docs/eviction.md` compares them."""
     encoder: str | None = None
     """SPEC of what encodes images on a miss; default: `edgecache/tiny` if torch is installed."""
     no_encoder: bool = False
@@ -143,6 +146,8 @@ def flag_parser() -> argparse.ArgumentParser:
     add("--peer-listen", metavar="HOST:PORT", help="peers (default: the port after that of --listen: 7441)")
     add("--data-dir", metavar="DIR", help="where its id and its peers are kept (default: below the XDG data directory)")
     add("--memory", metavar="SIZE", help="memory for features, such as 512MiB (default: 25 %% of what there is)")
+    add("--eviction", metavar="POLICY", help="who goes when memory is full: one of "
+        f"{', '.join(POLICIES)} (default: {POLICY_USUAL})")  # fmt: skip
     add("--encoder", metavar="SPEC", help="edgecache/tiny, hf:ID-or-directory or module:python.path:factory "
         "(default: edgecache/tiny if torch is installed)")  # fmt: skip
     add("--no-encoder", action="store_true", default=None, help="encode nothing: serve, store and share only")
@@ -214,6 +219,12 @@ def _memory(value: object) -> int:
     return size
 
 
+def _eviction(value: object) -> str:
+    if not isinstance(value, str) or value not in POLICIES:
+        raise InvalidValue(f"{value!a}: expected one of {', '.join(POLICIES)}")
+    return value
+
+
 def _seeds(value: object) -> tuple[Address, ...]:
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, list):
@@ -248,6 +259,7 @@ _FIELDS: dict[str, Callable[[object], Any]] = {
     "peer_listen": _address,
     "data_dir": _path,
     "memory": _memory,
+    "eviction": _eviction,
     "encoder": _text,
     "no_encoder": _flag,
     "cluster": _name,

@@ -118,6 +118,7 @@ async def _start_node(config: Config, key: ClusterKey | None, held: HeldIdentity
             http=(config.listen[0], told_http_port),
             shown_host=_shown_host(config.listen[0]),
             seeds=config.seeds,
+            eviction=config.eviction,
             is_secured=key is not None,
         )
         node = Node(

@@ -20,7 +20,7 @@ from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity
 from . import status
 from .address_book import AddressBook, RememberedPeer
-from .eviction.lru import LRU
+from .eviction.policies import POLICIES, POLICY_USUAL
 from .gossip import Gossip
 from .handover import hand_over
 from .interfaces import is_loopback
@@ -94,6 +94,8 @@ class Settings:
     shown_host: str
     """Its own address in what it tells of itself, where it listens on every interface."""
     seeds: tuple[Address, ...] = ()
+    eviction: str = POLICY_USUAL
+    """Which of `eviction.policies.POLICIES` says what goes when memory is full."""
     is_secured: bool = False
     """Whether `network` lets in only who has the cluster key."""
 
@@ -123,7 +125,8 @@ class Node:
         self.boot = identity.boot
         self.stats = stats if stats is not None else Stats()
         self.versions = Versions()
-        memory = memory if memory is not None else MemoryStore(settings.memory_bytes, LRU())
+        if memory is None:
+            memory = MemoryStore(settings.memory_bytes, POLICIES[settings.eviction](settings.memory_bytes))
         self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=self._is_wanted)
         self.membership = Membership(self.id, loop.time())
         self.twin = asyncio.Event()

@@ -38,3 +38,6 @@ POLICIES: Mapping[str, Callable[[int], EvictionPolicy[Any]]] = MappingProxyType(
         "predictive-lru-k": PredictiveLRUK,
     }
 )
+
+# What a node evicts by unless it is told otherwise: of these the best mean on the traces of docs/eviction.md.
+POLICY_USUAL = "predictive-lru-k"

@@ -51,6 +51,14 @@ def test_a_name_is_no_longer_than_others_will_take_it(flag: str) -> None:
         load([flag, "é" * 101], {})
 
 
+def test_the_eviction_policy_is_one_that_there_is() -> None:
+    assert load([], {}).eviction == "predictive-lru-k"
+    assert load(["--eviction", "s3-fifo"], {}).eviction == "s3-fifo"
+    for named in ("belady", "LRU", ""):
+        with pytest.raises(InvalidValue, match=r"--eviction: .*expected one of fifo, lru, .*predictive-lru-k"):
+            load(["--eviction", named], {})
+
+
 def test_nothing_configured_is_a_whole_configuration() -> None:
     assert load([], {}) == Config()
 
