@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 from ..protocol.errors import EncoderUnavailable, InvalidValue
 from ..protocol.keys import ENCODER_NAME_CHARS_MAX, EncoderIdentity
 from . import checkpoint
-from .preprocessing import Preprocessing
+from .preprocessing import preprocessing_of
 from .spec import Description, fingerprint_of
 from .torch_encoder import TorchEncoder
 
@@ -59,38 +58,6 @@ def load(source: str) -> TorchEncoder:
     fingerprint = fingerprint_of(files, preprocessing, (tokens, dim))
     identity = EncoderIdentity(name[:ENCODER_NAME_CHARS_MAX], version, fingerprint)
     return TorchEncoder(Description(identity, (tokens, dim)), preprocessing, tower)
-
-
-def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
-    """What an image processor's configuration asks for; InvalidValue when it leaves the input's shape open."""
-    height, width, shorter_side = _frame_of(config)
-    is_normed = config.get("do_normalize", True)
-    red, green, blue = config["image_mean"] if is_normed else (0.0, 0.0, 0.0)
-    red_std, green_std, blue_std = config["image_std"] if is_normed else (1.0, 1.0, 1.0)
-    return Preprocessing(
-        height,
-        width,
-        mean=(red, green, blue),
-        std=(red_std, green_std, blue_std),
-        shorter_side=shorter_side,
-        resample=int(config["resample"]),
-        scale=float(config["rescale_factor"]) if config.get("do_rescale", True) else 1.0,
-    )
-
-
-def _frame_of(config: dict[str, Any]) -> tuple[int, int, int | None]:
-    """Height, width and shorter side, as Preprocessing has them."""
-    size = dict(config.get("size") or {})
-    crop = dict(config.get("crop_size") or {}) if config.get("do_center_crop") else None
-    if config.get("do_resize", True):
-        if crop is None and set(size) == {"height", "width"}:
-            return size["height"], size["width"], None
-        if crop is not None and set(size) == {"shortest_edge"} and max(crop.values()) <= size["shortest_edge"]:
-            return crop["height"], crop["width"], size["shortest_edge"]
-    raise InvalidValue(
-        f"its image processor asks for size {size} and crop {crop}: expected a height and width, "
-        "or a shortest edge and a crop that fits into it"
-    )
 
 
 def _found(source: str) -> tuple[Path, str]:

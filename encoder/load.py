@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..protocol.errors import ImageError, InvalidValue
 from ..protocol.keys import EncoderIdentity
+from .runtimes import needing
 from .spec import Kind, Spec
 
 
@@ -32,28 +32,24 @@ class Encoder(Protocol):
         """For each image file its features, float32 (tokens, dim), or what is wrong with that image."""
 
 
-def load(text: str) -> Encoder:
-    """The encoder that a SPEC names. InvalidValue for what no retry will mend."""
+def load(text: str, threads: int = 1) -> Encoder:
+    """The encoder that a SPEC names, computing with `threads` threads. InvalidValue for what no retry will mend."""
     spec = Spec.parse(text)
     match spec.kind:
         case Kind.TINY:
-            with _needing("encoder"):
+            with needing("encoder"):
                 from . import tiny
             return tiny.load()
         case Kind.HUGGINGFACE:
-            with _needing("hf"):
+            with needing("hf"):
                 from . import huggingface
             return huggingface.load(spec.source)
+        case Kind.ONNX:
+            with needing("onnx"):
+                from . import onnx_file
+            return onnx_file.load(spec.source, threads)
         case Kind.MODULE:
             return _made_by(spec.source)
-
-
-@contextmanager
-def _needing(extra: str) -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise InvalidValue(f"{error.name} is not installed: pip install 'edgecache[{extra}]'") from error
 
 
 def _made_by(source: str) -> Encoder:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+
+from ..protocol.errors import InvalidValue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+_NORMED = ("image_mean", "image_std")
 BICUBIC = 3  # Pillow's number for it, which is also the one in a Hugging Face preprocessor configuration
 
 
@@ -41,6 +44,50 @@ class Preprocessing:
 # Raise it with every change to images.py or to this file that changes what a model is given for some picture: features
 # made before and after must not answer for each other.
 DECODING_REVISION = 1
+
+
+def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
+    """What a Hugging Face image processor's configuration asks for; InvalidValue when it leaves something open."""
+    missing = [name for name in ("size", "resample", *_NORMED) if name not in config]
+    if not config.get("do_normalize", True):
+        missing = [name for name in missing if name not in _NORMED]
+    if missing:
+        raise InvalidValue(f"its image processor does not say {', '.join(missing)}")
+    height, width, shorter_side = _frame_of(config)
+    is_normed = config.get("do_normalize", True)
+    red, green, blue = config["image_mean"] if is_normed else (0.0, 0.0, 0.0)
+    red_std, green_std, blue_std = config["image_std"] if is_normed else (1.0, 1.0, 1.0)
+    return Preprocessing(
+        height,
+        width,
+        mean=(red, green, blue),
+        std=(red_std, green_std, blue_std),
+        shorter_side=shorter_side,
+        resample=int(config["resample"]),
+        scale=float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0,
+    )
+
+
+def _frame_of(config: dict[str, Any]) -> tuple[int, int, int | None]:
+    """Height, width and shorter side, as Preprocessing has them."""
+    crop = _sides(config.get("crop_size"), "height") if config.get("do_center_crop") else None
+    size = _sides(config.get("size"), "height" if crop is None else "shortest_edge")
+    if config.get("do_resize", True):
+        if crop is None and set(size) == {"height", "width"}:
+            return size["height"], size["width"], None
+        if crop is not None and set(size) == {"shortest_edge"} and max(crop.values()) <= size["shortest_edge"]:
+            return crop["height"], crop["width"], size["shortest_edge"]
+    raise InvalidValue(
+        f"its image processor asks for size {size} and crop {crop}: expected a height and width, "
+        "or a shortest edge and a crop that fits into it"
+    )
+
+
+def _sides(value: Any, of_one: str) -> dict[str, int]:
+    """A size by the names of its sides. Older configurations have one number, which means what `of_one` says."""
+    if isinstance(value, int):
+        return {"height": value, "width": value} if of_one == "height" else {of_one: value}
+    return dict(value or {})
 
 
 def prepared(picture: Image, how: Preprocessing) -> NDArray[np.float32]:

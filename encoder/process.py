@@ -66,7 +66,7 @@ class WorkerProcess:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-P", "-m", "edgecache.encoder.worker_main", spec),
+                *("-P", "-m", "edgecache.encoder.worker_main", spec, str(threads)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -13,6 +13,7 @@ from ..protocol.keys import EncoderIdentity
 from .preprocessing import Preprocessing
 
 TINY = "edgecache/tiny"
+EXPECTED = f"{TINY}, hf:ID-or-directory, onnx:FILE or module:python.path:factory"
 TINY_VERSION = "1"
 TINY_WEIGHTS = Path(__file__).with_name("tiny.safetensors")
 TINY_SHAPE = (64, 192)
@@ -26,28 +27,29 @@ class Kind(StrEnum):
 
     TINY = TINY
     HUGGINGFACE = "hf"
+    ONNX = "onnx"
     MODULE = "module"
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A SPEC taken apart. `source` is the model's id or directory, or `python.path:factory`; of tiny it is empty."""
+    """A SPEC taken apart. `source` is a model's id, directory or file, or `python.path:factory`; of tiny, empty."""
 
     kind: Kind
     source: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Spec:
-        """Read `edgecache/tiny`, `hf:ID-or-directory` or `module:python.path:factory`, or raise InvalidValue."""
+        """Read EXPECTED, or raise InvalidValue."""
         if text == TINY:
             return cls(Kind.TINY)
         kind, _, source = text.partition(":")
         if source and text.isprintable():
-            if kind == Kind.HUGGINGFACE:
-                return cls(Kind.HUGGINGFACE, source)
+            if kind in (Kind.HUGGINGFACE, Kind.ONNX):
+                return cls(Kind(kind), source)
             if kind == Kind.MODULE and all(source.partition(":")):
                 return cls(Kind.MODULE, source)
-        raise InvalidValue(f"encoder {text!a}: expected {TINY}, hf:ID-or-directory or module:python.path:factory")
+        raise InvalidValue(f"encoder {text!a}: expected {EXPECTED}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,43 +1,30 @@
-"""Images to features with a torch model: the part that is the same for the bundled encoder and for Hugging Face's."""
+"""Image files to features with a torch model: the bundled encoder's way, and Hugging Face's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..protocol.errors import ImageError, InvalidValue
-from .images import decoded
-from .preprocessing import Preprocessing, prepared
+from ..protocol.errors import InvalidValue
+from .image_encoder import ImageEncoder
+from .preprocessing import Preprocessing
 from .spec import Description
 
 
-class TorchEncoder:
-    """Decodes, prepares and encodes images on the CPU. `tower` maps (1, 3, height, width) to (1, tokens, dim)."""
+class TorchEncoder(ImageEncoder):
+    """An encoder on the CPU whose `model` maps (1, 3, height, width) to (1, tokens, dim)."""
 
-    def __init__(self, description: Description, preprocessing: Preprocessing, tower: Callable[[Tensor], Tensor]):
-        self.identity = description.identity
-        self.shape = description.shape
-        self._preprocessing = preprocessing
-        self._tower = tower
+    def __init__(self, description: Description, preprocessing: Preprocessing, model: Callable[[Tensor], Tensor]):
+        super().__init__(description, preprocessing, self._run)
+        self.model = model
 
-    def encode_batch(self, images: Sequence[bytes]) -> list[NDArray[np.float32] | ImageError]:
-        """For each image file its features, float32 (tokens, dim), or what is wrong with that image."""
-        # One by one, since features rest under the image's digest and must not depend on what came with it: in a batch
-        # of 2, 3 or 8 the tiny model's tokens differ from those of the image alone by up to 5e-6, as other kernels
-        # then add in another order. That costs 56 ms for 8 images instead of 35 (forward passes, one thread).
-        return [self._encoded(image) for image in images]
-
-    def _encoded(self, image: bytes) -> NDArray[np.float32] | ImageError:
-        try:
-            pixels = prepared(decoded(image, self._preprocessing.side_min), self._preprocessing)
-        except ImageError as error:
-            return error
+    def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            features: NDArray[np.float32] = self._tower(torch.from_numpy(pixels)[None])[0].float().numpy()
+            features: NDArray[np.float32] = self.model(torch.from_numpy(pixels)).float().numpy()
         return features
 
 

@@ -1,4 +1,4 @@
-"""The worker process: `python -m edgecache.encoder.worker_main SPEC` loads an encoder and answers on its pipes.
+"""The worker process: `python -m edgecache.encoder.worker_main SPEC [THREADS]` loads an encoder, answers on its pipes.
 
 A process of its own, because a forward pass can hold the interpreter's lock for seconds, run out of memory or crash in
 a native library, and none of that may cost the node its heartbeats or its hits.
@@ -32,7 +32,7 @@ def main() -> int:
     os.nice(NICENESS)
     frames_in, frames_out = sys.stdin.buffer, _claim_stdout()
     try:
-        encoder = load(sys.argv[1])
+        encoder = load(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1)
         wire.write(frames_out, _ready(encoder))
         while (frame := wire.read(frames_in)) is not None:
             _answer(encoder, frames_out, *frame)

@@ -19,8 +19,7 @@ transformers = pytest.importorskip("transformers")
 
 import safetensors.torch  # noqa: E402
 from edgecache.encoder import huggingface  # noqa: E402
-from edgecache.encoder.huggingface import preprocessing_of  # noqa: E402
-from edgecache.encoder.preprocessing import prepared  # noqa: E402
+from edgecache.encoder.preprocessing import prepared, preprocessing_of  # noqa: E402
 from edgecache.protocol.errors import EncoderUnavailable, InvalidValue, UndecodableImage  # noqa: E402
 from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: E402
 
@@ -232,7 +231,7 @@ def test_pixels_are_prepared_as_the_models_own_processor_would(processor: str) -
         {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"height": 48, "width": 48}},
         {"size": {"longest_edge": 32}},
         {"size": SQUARE, "do_resize": False},
-        {},
+        {"size": {}},
     ],
 )
 def test_a_processor_that_leaves_the_shape_open_is_refused(config: dict[str, Any]) -> None:

@@ -24,7 +24,12 @@ def test_what_is_not_there_is_named(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "missing", "extra"), [("edgecache/tiny", "torch", "encoder"), ("hf:some/model", "transformers", "hf")]
+    ("spec", "missing", "extra"),
+    [
+        ("edgecache/tiny", "torch", "encoder"),
+        ("hf:some/model", "transformers", "hf"),
+        ("onnx:some.onnx", "onnxruntime", "onnx"),
+    ],
 )
 def test_without_its_extra_an_encoder_says_what_to_install(spec: str, missing: str, extra: str) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; from edgecache.encoder.load import load; load({spec!r})"

@@ -22,6 +22,7 @@ FILES = [("model.safetensors", sha256(b"weights").digest()), ("config.json", sha
         ("edgecache/tiny", Spec(Kind.TINY)),
         ("hf:openai/clip-vit-base-patch32", Spec(Kind.HUGGINGFACE, "openai/clip-vit-base-patch32")),
         ("hf:/models/a:b", Spec(Kind.HUGGINGFACE, "/models/a:b")),
+        ("onnx:models/m.onnx", Spec(Kind.ONNX, "models/m.onnx")),
         ("module:my.encoders:make", Spec(Kind.MODULE, "my.encoders:make")),
     ],
 )
@@ -39,7 +40,8 @@ def test_every_kind_of_spec_is_understood(text: str, expected: Spec) -> None:
         "module:",
         "module:path",
         "module::make",
-        "onnx:m.onnx",
+        "onnx:",
+        "tensorrt:m.plan",
         "hf:a\r\nb",
         "hf:\0",
     ],

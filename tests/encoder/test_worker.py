@@ -215,7 +215,7 @@ async def test_what_no_restart_can_mend_is_not_restarted() -> None:
 
 def test_a_wrong_spec_and_a_wrong_number_of_threads_are_refused_at_once() -> None:
     with pytest.raises(InvalidValue, match="expected edgecache/tiny"):
-        EncoderWorker("onnx:model.onnx")
+        EncoderWorker("tensorrt:model.plan")
     with pytest.raises(InvalidValue, match="0 encoder threads, at least 1"):
         EncoderWorker("edgecache/tiny", threads=0)
 

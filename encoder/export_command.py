@@ -1,0 +1,67 @@
+"""`edgecache-encoder export`: an encoder that torch runs becomes a file that ONNX Runtime runs without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+
+from ..protocol.errors import InvalidValue
+from .export import check, error_of, exported
+from .image_set import ImageSet
+from .load import load
+from .onnx_file import METADATA_KEY, FileMetadata
+from .quantization import dynamic_int8, static_int8
+from .runtimes import Array, Runtime, open_graph
+from .torch_encoder import TorchEncoder
+
+CALIBRATION_IMAGES_MAX = 256
+
+
+def export(spec: str, out: Path, precision: str, images: Path | None) -> str:
+    """Write `out`, and return a line that says how well it does what `spec` does."""
+    encoder = torch_encoder(spec)
+    how = encoder.preprocessing
+    identity = encoder.identity
+    version = identity.version if precision == "float32" else f"{identity.version}+{precision}"
+    metadata = {METADATA_KEY: msgspec.json.encode(FileMetadata(identity.name, version, how)).decode()}
+    module = module_of(encoder)
+    plain = exported(module, [torch.zeros(1, 3, how.height, how.width)], ["features"], metadata)
+    pixels = _pixels(images, encoder)
+    error = check(module, open_graph(Runtime.ONNX, plain, 1), pixels[0])
+    if precision == "int8":
+        plain = dynamic_int8(plain)
+    elif precision == "int8-static":
+        if images is None:
+            raise InvalidValue("int8-static measures its ranges on images: name a directory with --images")
+        plain = static_int8(plain, pixels)
+    if precision != "float32":
+        graph = open_graph(Runtime.ONNX, plain, 1)
+        error = max(error_of(module, graph, picture) for picture in pixels[:8])
+    out.write_bytes(plain)
+    return f"{out}: {len(plain):,} bytes, {identity.name}@{version}, differs by {error:.2g} of the largest value"
+
+
+def torch_encoder(spec: str) -> TorchEncoder:
+    """The encoder that `spec` names, if torch runs it."""
+    encoder = load(spec)
+    if not isinstance(encoder, TorchEncoder):
+        raise InvalidValue(f"encoder {spec!a}: expected edgecache/tiny or hf:ID-or-directory, whose model is at hand")
+    return encoder
+
+
+def module_of(encoder: TorchEncoder) -> nn.Module:
+    """Its model as the module that it is."""
+    assert isinstance(encoder.model, nn.Module)
+    return encoder.model
+
+
+def _pixels(images: Path | None, encoder: TorchEncoder) -> list[tuple[Array, ...]]:
+    how = encoder.preprocessing
+    if images is None:
+        noise = np.random.default_rng(0).normal(size=(1, 3, how.height, how.width))
+        return [(noise.astype(np.float32),)]
+    return [(picture[None],) for picture in ImageSet.read(images, how, CALIBRATION_IMAGES_MAX).pixels]
