@@ -36,12 +36,13 @@ TOKENS_MAX = 65_536
 DIM_MAX = 65_536
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
 FIDELITY_USUAL = 0.99
+SAME_BYTES = 16  # format and checksum of everything else: payloads of one key that begin alike are the same
 
 BEYOND_FLOAT16 = -math.inf  # the fidelity of features that float16 has no numbers for
 
 _HEADER = struct.Struct("<4sIQIIIfQBBBB20x32s32s")
 _ALIGNMENT = 64
-_CHECKED_FROM = 16
+_CHECKED_FROM = SAME_BYTES
 
 # lz4 shrinks INT8 ViT features by 0-4 %, and a reader pays for it each time: less than this is not worth having.
 STORED_SHARE_MAX = 0.9

@@ -1,0 +1,102 @@
+"""Features in an object store, one object each; and read out of packs too (cloud_packs.py)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ...protocol.cloud import names
+from ...protocol.cloud.download import download
+from ...protocol.keys import DIGEST_BYTES
+from ...protocol.payload import PAYLOAD_BYTES_MAX, SAME_BYTES, parse
+from .cloud_packs import Packs
+
+if TYPE_CHECKING:
+    from ...protocol.cloud.objects import Buffer, Objects
+
+ENCODERS_MAX = 4096  # descriptions read when an image is removed, and encoders described by this node
+_DELETED_TOGETHER = 1000
+# To look whether the same is there already costs a round trip, which sending less than this costs too.
+_LOOK_FIRST_BYTES = 16 * 1024
+
+
+class ObjectsRemote:
+    """An object store as `cloud.Remote`."""
+
+    def __init__(self, objects: Objects, now: Callable[[], float]) -> None:
+        self.packs = Packs(objects, now)
+        self._objects = objects
+        self._described: set[bytes] = set()
+
+    def is_known(self, key: bytes) -> bool:
+        """Whether `key` is sure to be there, as far as that can be told without asking."""
+        return self.packs.find(key) is not None
+
+    async def get(self, key: bytes) -> Buffer | None:
+        """The bytes of `key`, out of a pack or from its own object."""
+        if (data := await self.packs.read(key)) is not None:
+            return data
+        return await download(self._objects, names.feature(key), bytes_max=PAYLOAD_BYTES_MAX)
+
+    async def put(self, key: bytes, data: memoryview) -> bool:
+        """Write the object of `key`; False when the very same payload was there."""
+        await self._describe(key[DIGEST_BYTES:], data)
+        name = names.feature(key)
+        if len(data) > _LOOK_FIRST_BYTES:
+            there = await download(self._objects, name, 0, SAME_BYTES, bytes_max=SAME_BYTES)
+            if there == data[:SAME_BYTES]:
+                return False
+        await self._objects.put(name, data)
+        return True
+
+    async def remove(self, keys: Sequence[bytes]) -> int:
+        """Delete the objects of `keys`, and see to it that no pack gives them back; how many there were."""
+        for encoder in dict.fromkeys(key[DIGEST_BYTES:] for key in keys):
+            await self.packs.refresh(encoder)
+        packed = [key for key in keys if self.packs.find(key) is not None]
+        for key in packed:
+            await self._objects.put(names.removed(key), b"")
+            self.packs.forget(key)
+        sizes = await asyncio.gather(*(self._objects.size(names.feature(key)) for key in keys))
+        alone = [key for key, size in zip(keys, sizes, strict=True) if size is not None]
+        if alone:
+            await self._objects.delete([names.feature(key) for key in alone])
+        return len({*packed, *alone})
+
+    async def remove_image(self, digest: bytes) -> int:
+        """The same for an image, whichever encoder made the features."""
+        encoders: list[bytes] = []
+        async for name, _ in self._objects.list(names.ENCODERS):
+            encoder = names.last_digest(name.removesuffix(".json"))
+            if encoder is not None and len(encoders) < ENCODERS_MAX:
+                encoders.append(encoder)
+        return await self.remove([digest + encoder for encoder in encoders])
+
+    async def remove_encoder(self, encoder: bytes) -> int:
+        """Delete everything of one encoder; how many objects there were."""
+        self.packs.forget_encoder(encoder)
+        self._described.discard(encoder)
+        deleted = 0
+        for kind in (names.FEATURES, names.PACKS, names.REMOVED):
+            batch: list[str] = []
+            async for name, _ in self._objects.list(names.of_encoder(kind, encoder)):
+                batch.append(name)
+                if len(batch) == _DELETED_TOGETHER:
+                    await self._objects.delete(batch)
+                    deleted, batch = deleted + len(batch), []
+            if batch:
+                await self._objects.delete(batch)
+                deleted += len(batch)
+        await self._objects.delete([names.encoder(encoder)])
+        return deleted
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self.packs.close()
+
+    async def _describe(self, encoder: bytes, data: memoryview) -> None:
+        """Leave word of which encoder these features are of, once."""
+        if encoder not in self._described and len(self._described) < ENCODERS_MAX:
+            await self._objects.put(names.encoder(encoder), names.described(parse(data).key.encoder))
+            self._described.add(encoder)
