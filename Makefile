@@ -12,7 +12,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test soak lint format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -29,6 +29,9 @@ demo: $(VENV)/ready  ## three nodes on this machine share the features of real p
 
 test: $(VENV)/ready  ## every test
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/ready  ## the tests that take minutes: a writer killed two hundred times and what else is rare
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 lint: $(VENV)/ready  ## ruff, mypy --strict, and the dependency rule
 	$(BIN)/ruff check .

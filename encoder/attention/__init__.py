@@ -1,1 +1,0 @@
-"""Other ways for tokens to look at each other, each a pure function of query, key and value."""

@@ -1,1 +1,0 @@
-"""Less depth: leaving early, leaving blocks out, and gates that learn which."""
