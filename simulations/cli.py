@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..protocol.errors import InvalidValue
-from . import policies, policies_report, traces
+from . import measure, plots, policies, policies_report, report, traces
+from .progress import Progress
+from .scenario import SCENARIOS, scenario_named
+from .world import InvariantBroken, simulate
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -26,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except InvalidValue as error:
         return _fail(WRONG_USAGE, str(error))
+    except InvariantBroken as error:
+        return _fail(FAILED, f"an invariant is broken: {error}")
     except BrokenPipeError:  # `edgecache-sim policies ... | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -37,11 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def compare_policies(arguments: argparse.Namespace) -> int:
     """Hit ratios of policies on traces: a table on standard output, and what files were asked for."""
-    for path in (arguments.json, arguments.plot):
-        if path is not None and not path.parent.is_dir():
-            raise InvalidValue(f"{path}: there is no directory {path.parent}")
-    if arguments.plot is not None:
-        policies_report.require_matplotlib()  # before the long run, not after it
+    _check_files(arguments)
     read = [traces.read(path) for path in arguments.trace]
     runs = len(read) * len(arguments.size) * len(arguments.policy)
     results: list[policies.Result] = []
@@ -59,6 +60,31 @@ def compare_policies(arguments: argparse.Namespace) -> int:
         policies_report.plot(results, arguments.plot)
     print(policies_report.table(results))
     return DONE
+
+
+def run_cluster(arguments: argparse.Namespace) -> int:
+    """One scenario: a table on standard output, and what files were asked for."""
+    _check_files(arguments)
+    given = {"devices": arguments.devices, "hours": arguments.hours, "seed": arguments.seed}
+    scenario = scenario_named(arguments.scenario, {key: value for key, value in given.items() if value is not None})
+    with Progress(scenario.name, is_shown=not arguments.quiet) as progress:
+        record = simulate(scenario, progress.show)
+    result = measure.summary(record)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.plot is not None:
+        plots.plot(record, result, arguments.plot)
+    print(report.table(result))
+    return DONE
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Before the long run, not after it: can what was asked for be written?"""
+    for path in (arguments.json, arguments.plot):
+        if path is not None and not path.parent.is_dir():
+            raise InvalidValue(f"{path}: there is no directory {path.parent}")
+    if arguments.plot is not None:
+        policies_report.require_matplotlib()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,6 +107,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the results there")
     add("--plot", type=Path, metavar="FILE.png", help="draw hit ratio over size there")
     add("--quiet", action="store_true", help="do not say what is being done")
+
+    about = "A cluster of real nodes on virtual time: hits of each tier, latency, bytes, money and energy."
+    scenarios = "\n".join(f"  {scenario.name:16} {scenario.about}" for scenario in SCENARIOS.values())
+    cluster = subparsers.add_parser(
+        "cluster", help=about, description=about, epilog=f"scenarios:\n{scenarios}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    cluster.set_defaults(run=run_cluster)
+    add = cluster.add_argument
+    add("--scenario", required=True, metavar="NAME|FILE.toml", help="one of those below, or your own")
+    add("--devices", type=int, metavar="N", help="how many there are")
+    add("--hours", type=float, metavar="H", help="how long they are asked")
+    add("--seed", type=int, metavar="S", help="the same seed gives the same run")
+    add("--json", type=Path, metavar="FILE", help="write the result there")
+    add("--plot", type=Path, metavar="FILE.png", help="draw it there")
+    add("--quiet", action="store_true", help="show no progress")
     return parser
 
 

@@ -76,6 +76,19 @@ class FeatureModel:
         return 1 + int.from_bytes(told[:4], "little") / 2**32
 
 
+class Bodies:
+    """The bodies that images share, without their first scale, one of each size; for all stores of a simulation."""
+
+    def __init__(self) -> None:
+        self._tails: dict[int, bytes] = {}
+
+    def split(self, data: memoryview, body_at: int) -> tuple[bytes, bytes]:
+        """A payload's bytes as its own head and a tail, which is shared if all images have it."""
+        at = body_at + _SCALE.size
+        tail = self._tails.setdefault(len(data) - at, bytes(data[at:]))
+        return bytes(data[:at]), tail if data[at:] == tail else bytes(data[at:])
+
+
 class HeadOnly(Payload):
     """A payload whose body is made anew each time it is read."""
 
@@ -84,12 +97,13 @@ class HeadOnly(Payload):
     _tail: bytes
 
     @classmethod
-    def of(cls, payload: Payload, tail: bytes) -> HeadOnly:
-        """`payload`, whose data ends with `tail`."""
+    def of(cls, payload: Payload, bodies: Bodies) -> HeadOnly:
+        """`payload`, with its body among the shared ones."""
+        head, tail = bodies.split(payload.data, payload.body_at)
         self = object.__new__(cls)
         for name in ("key", "codec", "compression", "tokens", "dim", "fidelity", "checksum", "body_at"):
             object.__setattr__(self, name, getattr(payload, name))
-        object.__setattr__(self, "head", bytes(payload.data[: payload.body_at + _SCALE.size]))
+        object.__setattr__(self, "head", head)
         object.__setattr__(self, "_tail", tail)
         return self
 
@@ -105,20 +119,15 @@ class HeadOnly(Payload):
 
 
 class HeadsStore(MemoryStore):
-    """A memory tier that counts whole payloads and holds heads. `tails`: by size, the bodies that images share."""
+    """A memory tier that counts whole payloads and holds heads."""
 
-    def __init__(self, capacity_bytes: int, policy: EvictionPolicy[bytes], tails: dict[int, bytes]) -> None:
+    def __init__(self, capacity_bytes: int, policy: EvictionPolicy[bytes], bodies: Bodies) -> None:
         super().__init__(capacity_bytes, policy)
-        self._tails = tails
+        self._bodies = bodies
 
     def put(self, payload: Payload) -> bool:
-        """Keep `payload`; the store's own copy has no body, if it is one that all images share."""
-        if not isinstance(payload, HeadOnly) and payload.codec is Codec.INT8:
-            data, at = payload.data, payload.body_at + _SCALE.size
-            tail = self._tails.setdefault(len(data) - at, bytes(data[at:]))
-            if data[at:] == tail:
-                payload = HeadOnly.of(payload, tail)
-        return super().put(payload)
+        """Keep `payload`; the store's own copy shares its body with others."""
+        return super().put(payload if isinstance(payload, HeadOnly) else HeadOnly.of(payload, self._bodies))
 
 
 class DeviceEncoder:

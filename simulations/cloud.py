@@ -1,0 +1,176 @@
+"""A cloud in memory: an object store behind a site's uplink, with latency and price; and sometimes out of reach."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .disk import Held
+from .links import PACKET_BYTES, Access, Link, Path
+from .modelled import Bodies
+
+# A connection that has been idle begins with ten packets and doubles them each round trip (RFC 6928, RFC 9293).
+_FIRST_WINDOW_BYTES = 10 * PACKET_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class CloudService:
+    """An object store, and beside it an encoder for devices that would rather send their images."""
+
+    first_byte_s: tuple[float, float] = (0.1, 0.2)
+    """From the request's arrival, anything between: Amazon S3 says 100 to 200 ms for small objects."""
+    encode_s: float = 0.02
+    """An image on a shared GPU with its queue; estimated."""
+    price_per_get: float = 0.4e-6
+    """In USD: Amazon S3 Standard, us-east-1."""
+    price_per_put: float = 5e-6
+    price_per_byte_out: float = 0.09e-9
+    price_per_encode: float = 10e-6
+    """Estimated: an hour of a small GPU at USD 0.5 for 50,000 images, since it is never quite busy."""
+
+
+class Site:
+    """One place with one uplink to the cloud, which all its devices share."""
+
+    def __init__(self, uplink: Link, service: CloudService, bodies: Bodies, seed: object) -> None:
+        self.uplink = uplink
+        self.service = service
+        self.gets = 0
+        self.puts = 0
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self._objects = Held(bodies)
+        self._rng = random.Random(f"{seed}:cloud")
+        access, middle = Access(uplink), Access(_DATA_CENTRE)
+        self._up, self._down = Path(access, middle, self._rng), Path(middle, access, self._rng)
+        self._is_reachable = asyncio.Event()
+        self._is_reachable.set()
+
+    def cut(self) -> None:
+        """The cloud is out of reach: requests hang."""
+        self._is_reachable.clear()
+
+    def heal(self) -> None:
+        """It is back."""
+        self._is_reachable.set()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._objects
+
+    def price(self) -> float:
+        """What was paid so far, in USD, for the store and for the bytes of the uplink."""
+        moved = self.bytes_up + self.bytes_down
+        return (
+            self.gets * self.service.price_per_get
+            + self.puts * self.service.price_per_put
+            + self.bytes_down * self.service.price_per_byte_out
+            + moved * self.uplink.price_per_byte
+        )
+
+    async def get(self, key: bytes) -> bytes | None:
+        """The object's bytes, or None; takes what the way there and back takes."""
+        await self._is_reachable.wait()
+        loop = asyncio.get_running_loop()
+        self.gets += 1
+        await asyncio.sleep(self._up.carry(loop.time(), 600) - loop.time())  # a signed request's headers
+        await asyncio.sleep(self._rng.uniform(*self.service.first_byte_s))
+        data = self._objects.get(key)
+        size = len(data) if data is not None else 0
+        self.bytes_up += 600
+        self.bytes_down += size + 600
+        arrives = self._down.carry(loop.time(), size + 600) + slow_start_s(size, self.uplink)
+        await asyncio.sleep(arrives - loop.time())
+        return data
+
+    async def put(self, key: bytes, data: memoryview) -> None:
+        """Store an object; takes what the way there takes."""
+        await self._is_reachable.wait()
+        loop = asyncio.get_running_loop()
+        self.puts += 1
+        self.bytes_up += len(data) + 600
+        await asyncio.sleep(self._up.carry(loop.time(), len(data) + 600) - loop.time())
+        self._objects.put(key, data)
+
+    def remove(self, key: bytes) -> bool:
+        """Forget an object."""
+        return self._objects.remove(key)
+
+    def remove_image(self, digest: bytes) -> int:
+        """Forget every object of an image."""
+        return sum(self._objects.remove(key) for key in self._objects.keys_of_image(digest))
+
+
+class CloudTier:
+    """A node's view of its site's cloud (`tier.Tier`)."""
+
+    def __init__(self, site: Site) -> None:
+        self.queued_bytes = 0
+        self.used_bytes = 0
+        self.capacity_bytes = 0
+        self._site = site
+        self._uploads: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return 0
+
+    def __contains__(self, key: object) -> bool:
+        return False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(())
+
+    def keys_of_image(self, digest: bytes) -> list[bytes]:
+        """None is known here."""
+        return []
+
+    async def get(self, key: bytes) -> bytes | None:
+        """The bytes of `key`."""
+        return await self._site.get(key)
+
+    def put(self, key: bytes, data: memoryview) -> bool:
+        """Send `data` behind."""
+        self.queued_bytes += len(data)
+        upload = asyncio.ensure_future(self._upload(key, data))
+        self._uploads.add(upload)
+        upload.add_done_callback(self._uploads.discard)
+        return True
+
+    async def _upload(self, key: bytes, data: memoryview) -> None:
+        try:
+            await self._site.put(key, data)
+        finally:
+            self.queued_bytes -= len(data)
+
+    def remove(self, key: bytes) -> bool:
+        """Forget `key`."""
+        return self._site.remove(key)
+
+    def remove_image(self, digest: bytes) -> int:
+        """Forget every key of an image."""
+        return self._site.remove_image(digest)
+
+    async def flush(self) -> bool:
+        """Until everything is sent."""
+        await asyncio.gather(*self._uploads)
+        return True
+
+    async def close(self) -> None:
+        """What is not sent by now never is."""
+        for upload in tuple(self._uploads):
+            upload.cancel()
+        await asyncio.gather(*self._uploads, return_exceptions=True)
+
+
+def slow_start_s(size: int, uplink: Link) -> float:
+    """What `size` bytes wait for acknowledgements before the link, or they, are through."""
+    round_trip_s = uplink.round_trip_s
+    enough = min(float(size), uplink.down_bytes_per_s * round_trip_s)
+    rounds = math.ceil(math.log2(enough / _FIRST_WINDOW_BYTES)) if enough > _FIRST_WINDOW_BYTES else 0
+    return rounds * round_trip_s
+
+
+# Far more than any uplink brings; so near the internet's middle that the uplink's delay is the delay.
+_DATA_CENTRE = Link("data centre", 0.0, 0.0, 10e9, 10e9, 0.0, False, 0.0, 0.0, 0.0, "not what anybody waits for")

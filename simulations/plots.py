@@ -1,0 +1,118 @@
+"""Pictures of a run that one may put in a talk: who answered over time, how fast, and what went over the links."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .measure import TIERS, always_cloud, always_encode
+from .policies_report import require_matplotlib
+from .workloads.requests import HOUR_S
+from .world import Answer, Record
+
+# From near and quick to far and slow; colours that also differ in grey and for the colour-blind (Okabe and Ito).
+COLOURS = {"memory": "#009E73", "disk": "#56B4E9", "peer": "#0072B2", "cloud": "#CC79A7", "encoder": "#D55E00"}
+_GREY = "#555555"
+_BINS_MIN, _BINS_MAX, _REQUESTS_IN_A_BIN = 12, 96, 150  # fewer would show chance
+
+
+def plot(record: Record, result: dict[str, Any], path: Path) -> None:
+    """Write four pictures of a run into one file. InvalidValue without matplotlib."""
+    require_matplotlib()
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    with pyplot.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = pyplot.subplots(2, 2, figsize=(13, 8.2), layout="constrained")
+        scenario = result["scenario"]
+        figure.suptitle(
+            f"{scenario['name']}: {scenario['devices']} × {scenario['device']}, {scenario['model']}, {scenario['link']}"
+            f", {scenario['memory_bytes'] / 2**20:.0f} MiB each, {scenario['policy']}, {scenario['replicas']} copies",
+            fontsize=13, fontweight="bold",
+        )  # fmt: skip
+        _who_answered(axes[0][0], record)
+        _how_fast(axes[0][1], record)
+        _by_device(axes[1][0], result)
+        _over_the_links(axes[1][1], result)
+        figure.savefig(path, dpi=150)
+        pyplot.close(figure)
+
+
+def _who_answered(axis: Any, record: Record) -> None:
+    asked = record.answers <= Answer.ENCODER
+    times, answers = record.requests.times[asked] / HOUR_S, record.answers[asked]
+    end = max(float(times[-1]), 1e-9)
+    bins = min(_BINS_MAX, max(_BINS_MIN, len(times) // _REQUESTS_IN_A_BIN))
+    edges = np.linspace(0, end, bins + 1)
+    counts = np.array([np.histogram(times[answers == number], edges)[0] for number in range(len(TIERS))])
+    totals = counts.sum(axis=0)
+    shares = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan) * 100
+    shown = [number for number in range(len(TIERS)) if counts[number].any()]
+    bottom = np.zeros(bins)
+    for number in shown:
+        axis.bar(edges[:-1], shares[number], np.diff(edges), bottom, align="edge",
+                 color=COLOURS[TIERS[number]], label=TIERS[number], linewidth=0)  # fmt: skip
+        bottom = bottom + np.nan_to_num(shares[number])
+    axis.set(xlim=(0, end), ylim=(0, 100), xlabel="hours", ylabel="% of requests", title="Who answered")
+    axis.legend(loc="lower right", ncols=len(shown), framealpha=0.9, fontsize=9)
+
+
+def _how_fast(axis: Any, record: Record) -> None:
+    asked = record.answers <= Answer.ENCODER
+    curves = {
+        "with the cache": (record.latencies[asked], COLOURS["memory"], "-", 2.4),
+        "always encode": (always_encode(record)[asked], COLOURS["encoder"], "--", 1.6),
+        "in the cloud": (always_cloud(record)[asked], COLOURS["cloud"], ":", 1.8),
+    }
+    for label, (latencies, colour, style, width) in curves.items():
+        values, shares = _distribution(latencies)
+        axis.plot(values, shares, style, color=colour, linewidth=width, label=label)
+    axis.set_xscale("log")
+    axis.set(ylim=(0, 100), xlabel="milliseconds", ylabel="% of requests answered by then", title="How fast")
+    axis.grid(alpha=0.25, which="both")
+    axis.legend(loc="upper left", framealpha=0.9, fontsize=9)
+
+
+def _distribution(latencies: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Enough points of the cumulative distribution: values in ms, shares in %."""
+    shares = np.linspace(0, 100, 1001)
+    values: NDArray[np.float64] = np.percentile(latencies, shares) * 1000
+    return values, shares
+
+
+def _by_device(axis: Any, result: dict[str, Any]) -> None:
+    devices = result["by_device"]
+    bottom = np.zeros(len(devices))
+    for tier in TIERS:
+        counts = np.array([device[tier] for device in devices], float)
+        if counts.any():
+            axis.bar(range(len(devices)), counts, 0.8, bottom, color=COLOURS[tier], label=tier, linewidth=0)
+            bottom += counts
+    few = len(devices) <= 20
+    axis.set_xticks(range(len(devices)) if few else [], [device["device"] for device in devices] if few else [])
+    axis.set(xlabel="device", ylabel="requests", title="By device", ylim=(0, max(1.0, bottom.max() * 1.02)))
+
+
+def _over_the_links(axis: Any, result: dict[str, Any]) -> None:
+    rows = result["by_hour"]
+    hours = [row["hour"] + 0.5 for row in rows]
+    without = result["without_cache"]["cloud_only"]["bytes"]
+    asked = max(1, result["requests"])
+    curves = {
+        "between devices": ([row["lan_bytes"] for row in rows], COLOURS["peer"], "-"),
+        "up to the cloud": ([row["uplink_up_bytes"] for row in rows], COLOURS["cloud"], "-"),
+        "down from it": ([row["uplink_down_bytes"] for row in rows], COLOURS["disk"], "-"),
+        "up, if all were encoded in the cloud":
+            ([row["requests"] * without["uplink_up"] / asked for row in rows], _GREY, ":"),
+    }  # fmt: skip
+    for label, (values, colour, style) in curves.items():
+        if any(values):
+            shown = np.array(values, float) / 1e6
+            axis.plot(hours, np.where(shown > 0, shown, np.nan), style, color=colour, linewidth=2, marker="o",
+                      markersize=3, label=label)  # fmt: skip
+    axis.set_yscale("log")
+    axis.set(xlim=(0, len(rows)), xlabel="hours", ylabel="MB per hour", title="Over the links")
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=9, framealpha=0.9)

@@ -1,0 +1,94 @@
+"""What `edgecache-sim cluster` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .measure import TIERS
+
+
+def table(result: dict[str, Any]) -> str:
+    """A run in some lines: who answered, how fast beside having no cache, and what it cost."""
+    scenario, latency = result["scenario"], result["latency_ms"]
+    requests = max(1, result["requests"])
+    lines = [
+        f"{scenario['name']}: {scenario['devices']} × {scenario['device']}, {_bytes(scenario['memory_bytes'])} each,"
+        f" {scenario['model']}, {scenario['link']}, {scenario['hours']:g} h, {scenario['policy']}, "
+        f"{scenario['replicas']} copies, seed {scenario['seed']}",
+        f"{result['requests']:,} requests for {result['unique_images']:,} images"
+        + (f", {result['not_asked']:,} not asked (device off)" if result["not_asked"] else "")
+        + (f", {result['failed']:,} failed (encoder overloaded)" if result["failed"] else ""),
+        "",
+    ]
+    rows = [["answered by", "requests", "share", "p50 ms", "p95 ms", "p99 ms"]]
+    for tier in TIERS:
+        count = result["answers"][tier]
+        rows.append([tier, f"{count:,}", f"{count / requests:.1%}", *_times(latency[tier])])
+    rows.append(["all", f"{result['requests']:,}", "", *_times(latency)])
+    for name, title in (("always_encode", "without: always encode"), ("cloud_only", "without: in the cloud")):
+        rows.append([title, "", "", *_times(result["without_cache"][name]["latency_ms"])])
+    lines += [_aligned(rows), ""]
+
+    without = result["without_cache"]
+    used = [
+        ["", "with the cache", "always encode", "in the cloud"],
+        ["hit rate", _percent(result["hit_rate"]), "", ""],
+        ["  once warm", _percent(result["hit_rate_warm"]), "", ""],
+        ["  of it local", _percent(result["local_hit_rate_warm"]), "", ""],
+        ["encodes", f"{result['encodes']:,}", f"{result['requests']:,}", f"{result['requests']:,} there"],
+        ["bytes between devices", _bytes(result["bytes"]["lan"]), "0", "0"],
+        ["bytes up", _bytes(result["bytes"]["uplink_up"]), "0", _bytes(without["cloud_only"]["bytes"]["uplink_up"])],
+        ["bytes down", _bytes(result["bytes"]["uplink_down"]), "0",
+         _bytes(without["cloud_only"]["bytes"]["uplink_down"])],
+        ["USD", f"{result['price_usd']:.2f}", "0.00", f"{without['cloud_only']['price_usd']:.2f}"],
+        ["kJ above idle", _kilojoules(result["joules"]["all"]), _kilojoules(without["always_encode"]["joules"]),
+         _kilojoules(without["cloud_only"]["joules"])],
+    ]  # fmt: skip
+    lines += [_aligned(used), ""]
+
+    rows = [["device", *TIERS, "hits", "sent", "received"]]
+    for device in result["by_device"]:
+        answered = sum(device[tier] for tier in TIERS)
+        hits = (answered - device["encoder"]) / answered if answered else None
+        rows.append(
+            [device["device"], *(f"{device[tier]:,}" for tier in TIERS), _percent(hits),
+             _bytes(device["bytes_sent"]), _bytes(device["bytes_received"])]
+        )  # fmt: skip
+    lines.append(_aligned(_shortened(rows)))
+    return "\n".join(lines)
+
+
+def _shortened(rows: list[list[str]], most: int = 24) -> list[list[str]]:
+    """The heading and the first devices; of a large fleet the rest is in the JSON."""
+    if len(rows) <= most + 1:
+        return rows
+    return [*rows[:most], [f"and {len(rows) - most} more", *[""] * (len(rows[0]) - 1)]]
+
+
+def _times(latency: dict[str, float | None]) -> list[str]:
+    return ["" if (value := latency[name]) is None else f"{value:,.1f}" for name in ("p50", "p95", "p99")]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _kilojoules(joules: float) -> str:
+    return f"{joules / 1000:,.1f}"
+
+
+def _bytes(count: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}" if count / size < 1000 else f"{count / size:.0f} {unit}"
+    return f"{count:.0f} B"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *rest in rows:
+        cells = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)

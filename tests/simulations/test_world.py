@@ -1,0 +1,107 @@
+"""simulations/world.py, measure.py: a run of real nodes, what it counts, and what it would notice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from edgecache.node.lookup import Lookup
+from edgecache.simulations import measure, world
+from edgecache.simulations.scenario import SCENARIOS, Scenario, changed, scenario_named
+from edgecache.simulations.world import Answer, InvariantBroken, Record, simulate
+
+SHORT: dict[str, Any] = {"devices": 3, "hours": 0.2}
+
+
+def short(name: str, **changes: Any) -> Scenario:
+    return scenario_named(name, {**SHORT, **changes})
+
+
+@pytest.fixture(scope="module")
+def kiosks() -> Record:
+    return simulate(short("kiosks", disk="64MiB", memory="4MiB", per_hour=900.0))
+
+
+def test_every_request_is_answered_and_counted_once(kiosks: Record) -> None:
+    result = measure.summary(kiosks)
+    assert result["requests"] == len(kiosks.requests) == sum(result["answers"].values())
+    assert result["failed"] == result["not_asked"] == 0
+    assert result["encodes"] == result["answers"]["encoder"] == sum(row["encodes"] for row in result["by_device"])
+    assert result["encodes"] >= result["unique_images"]
+    for tier in measure.TIERS:
+        assert result["answers"][tier] == sum(row[tier] for row in result["by_device"])
+        assert result["answers"][tier] == sum(row[tier] for row in result["by_hour"])
+    assert result["bytes"]["lan"] == sum(row["lan_bytes"] for row in result["by_hour"])
+    assert result["hit_rate"] == pytest.approx(1 - result["answers"]["encoder"] / result["requests"], abs=1e-6)
+
+
+def test_each_tier_answers_and_the_nearer_the_sooner(kiosks: Record) -> None:
+    latency = measure.summary(kiosks)["latency_ms"]
+    assert all(measure.counts(kiosks.answers)[tier] > 0 for tier in ("memory", "disk", "peer", "encoder"))
+    assert latency["memory"]["p50"] < latency["disk"]["p50"] < latency["encoder"]["p50"]
+    assert latency["memory"]["p50"] < latency["peer"]["p50"] < latency["encoder"]["p50"]
+
+
+def test_without_a_cache_each_request_takes_an_encode_or_a_way_to_the_cloud(kiosks: Record) -> None:
+    encode_s = 0.194
+    encoding = measure.always_encode(kiosks)
+    assert encoding.min() == pytest.approx(encode_s + 0.0006)
+    mine = kiosks.requests.devices == 0
+    finished = kiosks.requests.times[mine] + encoding[mine] - 0.0006
+    assert (np.diff(finished) >= encode_s - 1e-9).all()  # never two at once
+    assert measure.always_cloud(kiosks).min() > 120_000 / (38e6 / 8)
+
+
+def test_the_seed_decides() -> None:
+    one, same, other = (measure.summary(simulate(short("retail", seed=seed))) for seed in (3, 3, 4))
+    assert one == same
+    assert one != other
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if SCENARIOS[name].faults])
+def test_what_happens_to_devices_breaks_no_invariant(name: str) -> None:
+    record = simulate(short(name, hours=0.25))
+    answers = measure.counts(record.answers)
+    assert answers["encoder"] > 0
+    assert answers["memory"] + answers["peer"] > 0
+    assert (record.answers >= 0).all()
+    if name == "churn":
+        assert (record.answers == Answer.DOWN).any()
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if not SCENARIOS[name].faults])
+def test_each_scenario_runs(name: str) -> None:
+    result = measure.summary(simulate(short(name, hours=0.15)))
+    assert result["requests"] > 50
+    assert result["failed"] == 0
+    assert result["hit_rate"] > 0
+
+
+def test_a_wrong_answer_is_noticed_and_the_seed_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Lookup.get
+    first: list[Any] = []
+
+    async def wrong(self: Lookup, *arguments: Any, **named: Any) -> Any:
+        found = await right(self, *arguments, **named)
+        first.append(found)
+        return first[0]
+
+    monkeypatch.setattr(Lookup, "get", wrong)
+    with pytest.raises(InvariantBroken, match=r"answered .* for .* s after the start \(--seed 7\)"):
+        simulate(short("kiosks", seed=7))
+
+
+def test_a_hanging_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "DEADLINE_S", -100.0)
+    with pytest.raises(InvariantBroken, match=r"device . waited 0\.\d+ s for an answer"):
+        simulate(short("kiosks"))
+
+
+def test_a_log_of_more_devices_than_there_are_is_asked_on_those_that_there_are(tmp_path: Any) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("".join(f"{number * 10},cam-{number % 7},{number % 20:064x}\n" for number in range(60)))
+    record = simulate(changed(Scenario(), {"workload": str(log), "devices": 3, "hours": 1.0}))
+    assert len(record.requests) == 60
+    assert set(record.requests.devices.tolist()) == {0, 1, 2}
+    assert measure.summary(record)["unique_images"] == 20
