@@ -48,6 +48,10 @@ def load(text: str, threads: int = 1) -> Encoder:
             with needing("onnx"):
                 from . import onnx_file
             return onnx_file.load(spec.source, threads)
+        case Kind.PROFILE:
+            with needing("onnx"):
+                from . import profiled
+            return profiled.load(spec.source, threads)
         case Kind.MODULE:
             return _made_by(spec.source)
 

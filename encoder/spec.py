@@ -13,7 +13,8 @@ from ..protocol.keys import EncoderIdentity
 from .preprocessing import Preprocessing
 
 TINY = "edgecache/tiny"
-EXPECTED = f"{TINY}, hf:ID-or-directory, onnx:FILE or module:python.path:factory"
+EXPECTED = f"{TINY}, hf:ID-or-directory, onnx:FILE, PROFILE.toml or module:python.path:factory"
+PROFILE_SUFFIX = ".toml"
 TINY_VERSION = "1"
 TINY_WEIGHTS = Path(__file__).with_name("tiny.safetensors")
 TINY_SHAPE = (64, 192)
@@ -23,12 +24,13 @@ TINY_PREPROCESSING = Preprocessing(
 
 
 class Kind(StrEnum):
-    """Where an encoder comes from: what stands before the colon of a SPEC."""
+    """Where an encoder comes from: what stands before the colon of a SPEC, or at its end."""
 
     TINY = TINY
     HUGGINGFACE = "hf"
     ONNX = "onnx"
     MODULE = "module"
+    PROFILE = "profile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Spec:
         """Read EXPECTED, or raise InvalidValue."""
         if text == TINY:
             return cls(Kind.TINY)
+        if text.endswith(PROFILE_SUFFIX) and text.isprintable():
+            return cls(Kind.PROFILE, text)
         kind, _, source = text.partition(":")
         if source and text.isprintable():
             if kind in (Kind.HUGGINGFACE, Kind.ONNX):
@@ -63,9 +67,14 @@ class Description:
 def identity_of(spec: str) -> Description | None:
     """Describe the encoder that `spec` names, or None where only loading it can tell. InvalidValue for a wrong spec.
 
-    Reads the weights' file, nothing else; a missing file raises InvalidValue.
+    Reads the weights' file or the profile, nothing else; a missing file raises InvalidValue.
     """
-    if Spec.parse(spec).kind is not Kind.TINY:
+    parsed = Spec.parse(spec)
+    if parsed.kind is Kind.PROFILE:
+        from . import profile  # which needs this module
+
+        return profile.read(Path(parsed.source)).description
+    if parsed.kind is not Kind.TINY:
         return None
     try:
         return tiny_description(TINY_WEIGHTS.read_bytes())

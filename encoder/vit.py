@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -109,10 +110,13 @@ class VisionTransformer(nn.Module):
         normed: Tensor = self.norm(tokens)
         return normed
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        """Pixels (batch, 3, height, width) to what the first block takes, (batch, tokens, dim)."""
+    def embed(self, pixels: Tensor, position: Tensor | None = None) -> Tensor:
+        """Pixels (batch, 3, height, width) to what the first block takes, (batch, tokens, dim).
+
+        `position` is `position_at` the grid's size, if it is at hand.
+        """
         grid = self.stem(pixels)  # (batch, dim, rows, columns)
-        grid = grid + self._position(grid.shape[-2], grid.shape[-1])
+        grid = grid + (self.position_at(grid.shape[-2], grid.shape[-1]) if position is None else position)
         parts = [grid.flatten(2).transpose(1, 2)]  # (batch, tokens, dim)
         if self.shape.registers:
             parts.insert(0, self.registers.expand(len(pixels), -1, -1))
@@ -126,7 +130,8 @@ class VisionTransformer(nn.Module):
         logits: Tensor = self.head(tokens.mean(dim=1))
         return logits
 
-    def _position(self, rows: int, columns: int) -> Tensor:
+    def position_at(self, rows: int, columns: int) -> Tensor:
+        """The positions of a grid of this size, (1, dim, rows, columns)."""
         if (rows, columns) == self.position.shape[-2:]:
             return self.position
         return F.interpolate(self.position, (rows, columns), mode="bicubic", antialias=self.shape.antialiases_position)
@@ -145,16 +150,12 @@ class Block(nn.Module):
         self.mlp_scale: nn.Module = LayerScale(shape.dim) if shape.scales_layers else nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:  # (batch, tokens, dim), both ways
-        tokens, _ = self.mix(tokens)
-        return self.refine(tokens)
+        return self.refine(self.mix(tokens).tokens)
 
-    def mix(self, tokens: Tensor, log_sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The first half, attention. Also its keys, (batch, heads, tokens, dim / heads): what tokens say of themselves.
-
-        `log_sizes` (batch, tokens): a token that stands for n patches is looked at n times as much.
-        """
-        mixed, keys = self.attention.seen(self.attention_norm(tokens), log_sizes)
-        return tokens + self.attention_scale(mixed), keys
+    def mix(self, tokens: Tensor, log_sizes: Tensor | None = None) -> Seen:
+        """The first half, attention, added to what came in. `log_sizes` as in Attention.seen."""
+        seen = self.attention.seen(self.attention_norm(tokens), log_sizes)
+        return seen._replace(tokens=tokens + self.attention_scale(seen.tokens))
 
     def refine(self, tokens: Tensor) -> Tensor:
         """The second half, each token by itself."""
@@ -178,10 +179,13 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.seen(tokens)[0]
+        return self.seen(tokens).tokens
 
-    def seen(self, tokens: Tensor, log_sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What each token saw, (batch, tokens, dim), and the keys that it looked for. `log_sizes` as in Block.mix."""
+    def seen(self, tokens: Tensor, log_sizes: Tensor | None = None) -> Seen:
+        """What each token saw.
+
+        `log_sizes` (batch, tokens): a token that stands for n patches is looked at n times as much.
+        """
         batch, count, _ = tokens.shape
         packed = self.query_key_value(tokens).view(batch, count, 3, self.heads, -1)
         query, key, value = packed.permute(2, 0, 3, 1, 4)  # each (batch, heads, tokens, dim / heads)
@@ -192,7 +196,17 @@ class Attention(nn.Module):
             bias = None if log_sizes is None else log_sizes[:, None, None, :]
             seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         mixed: Tensor = self.out(seen.transpose(1, 2).reshape(batch, count, -1))
-        return mixed, key
+        return Seen(mixed, query, key)
+
+
+class Seen(NamedTuple):
+    """What attention made, and what it went by."""
+
+    tokens: Tensor
+    """(batch, tokens, dim)"""
+    query: Tensor
+    """(batch, heads, tokens, dim / heads)"""
+    key: Tensor
 
 
 class LayerScale(nn.Module):

@@ -148,8 +148,8 @@ def flag_parser() -> argparse.ArgumentParser:
     add("--memory", metavar="SIZE", help="memory for features, such as 512MiB (default: 25 %% of what there is)")
     add("--eviction", metavar="POLICY", help="who goes when memory is full: one of "
         f"{', '.join(POLICIES)} (default: {POLICY_USUAL})")  # fmt: skip
-    add("--encoder", metavar="SPEC", help="edgecache/tiny, hf:ID-or-directory, onnx:FILE or module:python.path:factory "
-        "(default: edgecache/tiny if torch is installed)")  # fmt: skip
+    add("--encoder", metavar="SPEC", help="edgecache/tiny, hf:ID-or-directory, onnx:FILE, PROFILE.toml or "
+        "module:python.path:factory (default: edgecache/tiny if torch is installed)")  # fmt: skip
     add("--no-encoder", action="store_true", default=None, help="encode nothing: serve, store and share only")
     add("--cluster", metavar="NAME", help="only nodes of one cluster name talk to each other (default: default)")
     add("--cluster-key", metavar="FILE", help="let in only who has this key; edgecache key new FILE makes one")

@@ -1,0 +1,192 @@
+"""A plain model and options become graphs: fitted, exported, quantised, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..protocol.errors import InvalidValue
+from .depth.exits import Stage, stages_of, thresholds_for
+from .export import check, exported
+from .options import Options, Precision
+from .quantization import dynamic_int8, static_int8
+from .reduced import ReducedVit, fit_bridge
+from .runtimes import Array, Graph, Runtime, open_graph
+from .runtimes.torch_graph import TorchGraph
+from .shortcuts import Shortcuts
+from .tokens.detail import detail_bits
+from .towers import MAIN, SMALL, STAGE, Tower, tower_of
+from .vit import VisionTransformer
+
+FIT_COSINE_MIN = 0.99
+"""What those who leave early, or are seen small, have in the mean with the plain model's features, if not told."""
+CALIBRATION_IMAGES = 64
+"""Images that ranges of activations are measured on."""
+_CHUNK = 64  # images in one pass while fitting
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What `build` made: options with all that was found on images, the files (none for torch), and the tower."""
+
+    options: Options
+    files: dict[str, bytes]
+    tower: Tower
+
+    @property
+    def model_bytes(self) -> int:
+        """The files together."""
+        return sum(map(len, self.files.values()))
+
+
+def build(
+    model: VisionTransformer,
+    options: Options,
+    images: Array | None = None,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    cosine_min: float = FIT_COSINE_MIN,
+) -> Built:
+    """Make the tower that `options` describe. `images` (count, 3, side, side) are what it is fitted and calibrated on.
+
+    Graphs are for batches of exactly `batch`, in which exits and routes are not possible beyond 1 except with torch.
+    """
+    needs_images = options.is_fitted or options.precision in (Precision.INT8_STATIC, Precision.INT8_BFLOAT16)
+    if needs_images and images is None:
+        raise InvalidValue(f"{options}: it is fitted on images, and there are none")
+    options, modules = fitted(model, options, images, cosine_min)
+    if options.runtime is Runtime.TORCH:
+        graphs: dict[str, Graph] = {
+            name: TorchGraph(module, is_bfloat16=options.precision.is_bfloat16) for name, module in modules.items()
+        }
+        return Built(options, {}, tower_of(options, graphs))
+    side = model.shape.image_side
+    examples = images if images is not None else np.zeros((1, 3, side, side), np.float32)
+    files = _files(options, modules, examples, batch)
+    graphs = {
+        name: open_graph(options.runtime, file, threads, is_bfloat16=options.precision.is_bfloat16)
+        for name, file in files.items()
+    }
+    if options.precision is Precision.FLOAT32:
+        for name, inputs in _inputs(modules, _batches(examples, batch)):
+            check(modules[name], graphs[name], inputs)
+            break
+    return Built(options, files, tower_of(options, graphs))
+
+
+def fitted(
+    model: VisionTransformer, options: Options, images: Array | None, cosine_min: float
+) -> tuple[Options, dict[str, nn.Module]]:
+    """The modules that `options` describe, and the options with the thresholds that were found for them."""
+    pixels = None if images is None else torch.from_numpy(images)
+    if options.exits:
+        assert pixels is not None
+        return _with_exits(model, options, pixels, cosine_min)
+    modules: dict[str, nn.Module] = {MAIN: bridged(model, options.shortcuts, pixels)}
+    if options.small_side:
+        assert pixels is not None
+        small = replace(options.shortcuts, side=options.small_side)
+        modules[SMALL] = bridged(model, small, pixels)
+        if not options.small_bits:
+            cosines = cosine_of(through(modules[SMALL], pixels), through(model, pixels))
+            plainness = np.array([-detail_bits(picture) for picture in pixels.numpy()], np.float32)
+            (threshold,) = thresholds_for([plainness], [cosines], cosine_min)
+            options = replace(options, small_bits=-threshold)
+    return options, modules
+
+
+def bridged(model: VisionTransformer, shortcuts: Shortcuts, pixels: Tensor | None) -> ReducedVit:
+    """The reduced model, with its bridge if it wants one."""
+    reduced = ReducedVit(model, shortcuts).eval()
+    if shortcuts.is_bridged:
+        assert pixels is not None
+        reduced.bridge = fit_bridge(through(reduced, pixels), through(model, pixels))
+    return reduced
+
+
+def _with_exits(
+    model: VisionTransformer, options: Options, pixels: Tensor, cosine_min: float
+) -> tuple[Options, dict[str, nn.Module]]:
+    shape = model.shape
+    for block in options.exits:
+        if not 0 < block < (options.shortcuts.depth or shape.depth):
+            raise InvalidValue(f"exit after {block} blocks: the model has {shape.depth}")
+    reduced = ReducedVit(model, options.shortcuts).eval()
+    stages, wanted = stages_of(reduced, options.exits), through(model, pixels)
+    state: tuple[Tensor, ...] = (pixels,)
+    sureness, cosines = [], []
+    for stage in stages:
+        made, state_after = _through_stage(stage, state)
+        if options.shortcuts.is_bridged and (not stage.is_last or options.shortcuts != Shortcuts(is_bridged=True)):
+            stage.bridge = fit_bridge(made, wanted)
+            made, state_after = _through_stage(stage, state)
+        if not stage.is_last:
+            sureness.append(state_after[0].numpy())
+            cosines.append(cosine_of(made, wanted))
+            state = state_after[1:]
+    if not options.exit_sureness:
+        options = replace(options, exit_sureness=tuple(thresholds_for(sureness, cosines, cosine_min)))
+    return options, {f"{STAGE}{index}": stage for index, stage in enumerate(stages)}
+
+
+@torch.inference_mode()
+def _through_stage(stage: Stage, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    chunks = [stage(*chunk) for chunk in zip(*(torch.split(tensor, _CHUNK) for tensor in state), strict=True)]
+    made, *rest = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    return made, tuple(rest)
+
+
+@torch.inference_mode()
+def through(module: nn.Module, pixels: Tensor) -> Tensor:
+    """The features of many images, in passes of some."""
+    return torch.cat([module(chunk) for chunk in torch.split(pixels, _CHUNK)])
+
+
+def cosine_of(made: Tensor, wanted: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """For each image, the cosine of all of its features as one vector."""
+    cosines: np.ndarray[tuple[int], np.dtype[np.float32]] = F.cosine_similarity(
+        made.flatten(1), wanted.flatten(1)
+    ).numpy()
+    return cosines
+
+
+def _files(options: Options, modules: Mapping[str, nn.Module], examples: Array, batch: int) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    calibration: dict[str, list[tuple[Array, ...]]] = {name: [] for name in modules}
+    count = CALIBRATION_IMAGES if options.precision in (Precision.INT8_STATIC, Precision.INT8_BFLOAT16) else 1
+    for name, inputs in _inputs(modules, _batches(examples[:count], batch)):
+        calibration[name].append(inputs)
+    for name, module in modules.items():
+        inputs = calibration[name][0]
+        outputs = ["features"]
+        if isinstance(module, Stage) and not module.is_last:
+            outputs += ["sureness", "tokens", "sizes", "where"]
+        file = exported(module, [torch.from_numpy(array) for array in inputs], outputs)
+        if options.precision is Precision.INT8:
+            file = dynamic_int8(file)
+        elif options.precision in (Precision.INT8_STATIC, Precision.INT8_BFLOAT16):
+            file = static_int8(file, calibration[name])
+        files[name] = file
+    return files
+
+
+def _inputs(modules: Mapping[str, nn.Module], batches: Sequence[Array]) -> Iterator[tuple[str, tuple[Array, ...]]]:
+    """What each graph would be given for these pixels, in order."""
+    for pixels in batches:
+        state: tuple[Array, ...] = (pixels,)
+        for name, module in modules.items():
+            yield name, state
+            if isinstance(module, Stage) and not module.is_last:
+                state = tuple(TorchGraph(module).run(*state)[2:])
+
+
+def _batches(images: Array, batch: int) -> list[Array]:
+    """Batches of exactly `batch`; the images are gone through again where they are too few."""
+    count = max(1, len(images) // batch)
+    return [images[np.arange(index * batch, (index + 1) * batch) % len(images)] for index in range(count)]

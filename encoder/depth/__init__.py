@@ -1,0 +1,1 @@
+"""Less depth: leaving early, leaving blocks out, and gates that learn which."""
