@@ -33,7 +33,7 @@ class ImageSet:
         """
         if count_max < 1:
             raise InvalidValue(f"{count_max} images, at least 1")
-        files, labels = _of_npz(path, part, count_max) if path.suffix == ".npz" else _of_directory(path, count_max)
+        files, labels = read_files(path, count_max, part)
         pictures, kept = [], []
         for index, data in enumerate(files):
             try:
@@ -53,6 +53,11 @@ class ImageSet:
             ImageSet(self.pixels[mask], None if self.labels is None else self.labels[mask])
             for mask in (chosen, ~chosen)
         )
+
+
+def read_files(path: Path, count_max: int, part: str = "test") -> tuple[list[bytes], NDArray[np.int64] | None]:
+    """At most `count_max` image files as they are, spread evenly, and their classes where known; InvalidValue."""
+    return _of_npz(path, part, count_max) if path.suffix == ".npz" else _of_directory(path, count_max)
 
 
 def _of_directory(path: Path, count_max: int) -> tuple[list[bytes], NDArray[np.int64] | None]:
