@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+if TYPE_CHECKING:
+    from .cluster_key import ClusterKey
 
 _CA_NAME = "edgecache cluster"
 # A device without a battery wakes up in 1970. RFC 5280, 4.1.2.5: this is how a certificate says that it never ends.
@@ -26,20 +31,29 @@ _VALID_FROM, _VALID_TO = datetime(1950, 1, 1), datetime(9999, 12, 31, 23, 59, 59
 class TlsContexts:
     """TLS 1.3 with certificates on both sides, for connections that are dialled and those that are answered."""
 
-    client: ssl.SSLContext
+    clients: Sequence[tuple[str, ssl.SSLContext]]
+    """A key's name, which the dialer says as the server's name, and its context; the key to try first is first."""
     server: ssl.SSLContext
+    """Answers by the key that the dialer names, and one who names none that is here, by the first."""
 
 
-def contexts(ca_seed: bytes, node: str) -> TlsContexts:
-    """Contexts that prove to be `node`, and accept only who has the same `ca_seed`."""
-    ca_key, own_key = Ed25519PrivateKey.from_private_bytes(ca_seed), Ed25519PrivateKey.generate()
-    ca = _signed(_CA_NAME, ca_key.public_key(), ca_key, is_ca=True)
-    own = _signed(node, own_key.public_key(), ca_key, is_ca=False)
-    chain = own_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + own.public_bytes(Encoding.PEM)
-    return TlsContexts(
-        _context(ssl.PROTOCOL_TLS_CLIENT, ca.public_bytes(Encoding.DER), chain),
-        _context(ssl.PROTOCOL_TLS_SERVER, ca.public_bytes(Encoding.DER), chain),
-    )
+def contexts(keys: Sequence[ClusterKey], node: str) -> TlsContexts:
+    """Contexts that prove to be `node`, and accept only who has one of `keys`."""
+    clients, servers = [], {}
+    for key in keys:
+        ca_key, own_key = Ed25519PrivateKey.from_private_bytes(key.ca_seed), Ed25519PrivateKey.generate()
+        ca = _signed(_CA_NAME, ca_key.public_key(), ca_key, is_ca=True).public_bytes(Encoding.DER)
+        own = _signed(node, own_key.public_key(), ca_key, is_ca=False).public_bytes(Encoding.PEM)
+        chain = own_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + own
+        clients.append((key.name, _context(ssl.PROTOCOL_TLS_CLIENT, ca, chain)))
+        servers[key.name] = _context(ssl.PROTOCOL_TLS_SERVER, ca, chain)
+
+    def choose(connection: ssl.SSLSocket | ssl.SSLObject, named: str | None, first: ssl.SSLContext) -> None:
+        connection.context = servers.get(named or "", first)
+
+    server = servers[keys[0].name]
+    server.sni_callback = choose
+    return TlsContexts(clients, server)
 
 
 def _signed(name: str, public_key: Ed25519PublicKey, ca_key: Ed25519PrivateKey, *, is_ca: bool) -> x509.Certificate:

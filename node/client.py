@@ -27,7 +27,7 @@ from ..protocol.keys import DIGEST_BYTES, EncoderIdentity, FeatureKey, digest_of
 from .aside import aside
 from .client_answers import Ask, features, is_there, many_features, told
 from .client_nodes import Nodes, NoNodeAnswers, Refused
-from .cluster_key import read_key
+from .cluster_key import read_keys
 from .http_answers import BATCH_BYTES_MAX, BatchForm, Form
 from .http_tensors import npy_head
 from .image_bytes import ImageLike, image_bytes
@@ -82,8 +82,10 @@ class Client:
         if cluster_key is not None:
             if token is not None:
                 raise InvalidValue("a cluster key and a token: which of them?")
-            token = read_key(Path(cluster_key)).token
-        self._nodes = Nodes(url, timeout_s, token)
+            tokens = [key.token for key in read_keys(Path(cluster_key))]
+        else:
+            tokens = [token] if token is not None else []
+        self._nodes = Nodes(url, timeout_s, tokens)
         self._encode = encode
         self._encoder = encoder
         self._version = version

@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from ..protocol.errors import EdgeCacheError, InvalidValue
@@ -18,7 +17,6 @@ from . import client_commands as commands
 from .client import TIMEOUT_S, Client
 from .client_commands import NO_NODE, NOT_FOUND, WRONG_USAGE, fail
 from .client_nodes import DEFAULT_URL, NoNodeAnswers
-from .cluster_key import read_key
 from .http_tensors import NotATensor
 from .logs import escaped
 
@@ -112,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     keys = subparsers.add_parser("key", help=about, description=about).add_subparsers(required=True, metavar="COMMAND")
     for name, run, about in (
         ("new", commands.key_new, "write a new key to FILE, for every device of a cluster to have"),
+        ("rotate", commands.key_rotate, "put a new key into FILE; nodes that have the file take the former key too"),
+        ("retire", commands.key_retire, "take the former key out of FILE, once every device has the new one"),
         ("token", commands.key_token, "print what HTTP requests from other machines need, for curl"),
     ):
         key = keys.add_parser(name, help=about, description=about, parents=[_everywhere()])
@@ -124,9 +124,8 @@ async def _run(arguments: argparse.Namespace) -> int:
     if not arguments.timeout > 0:
         raise InvalidValue(f"timeout {arguments.timeout}: expected seconds above zero")
     encoder, version = getattr(arguments, "encoder", None), getattr(arguments, "version", None)
-    arguments.token = read_key(Path(arguments.cluster_key)).token if arguments.cluster_key is not None else None
     async with Client(
-        arguments.url, encoder=encoder, version=version, timeout_s=arguments.timeout, token=arguments.token
+        arguments.url, encoder=encoder, version=version, timeout_s=arguments.timeout, cluster_key=arguments.cluster_key
     ) as cache:
         status: int = await arguments.run(cache, arguments)
         return status

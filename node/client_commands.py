@@ -15,7 +15,7 @@ from ..protocol.errors import InvalidValue
 from ..protocol.keys import digest_of, format_digest, parse_digest
 from .client_nodes import Refused
 from .client_show import checks_lines, features_line, features_told, peers_lines, status_lines
-from .cluster_key import new_key, read_key
+from .cluster_key import new_key, read_keys, retire, rotate
 from .http_tensors import Tensor, npy_array, npy_head, safetensors_head
 from .logs import escaped
 
@@ -197,11 +197,13 @@ async def doctor(cache: Client, arguments: argparse.Namespace) -> int:
     """`edgecache doctor`: what is wrong with the network."""
     from .doctor import ask_cluster, examine  # brings zeroconf, which the other commands need not
 
-    checks = await examine(arguments.url, arguments.token)
+    key_file = arguments.cluster_key
+    tokens = [key.token for key in read_keys(Path(key_file))] if key_file is not None else []
+    checks = await examine(arguments.url, tokens)
     print("\n".join(checks_lines(checks, as_json=arguments.json)))
     if all(check.ok is not False for check in checks):
         return DONE
-    return NO_NODE if isinstance(await ask_cluster(arguments.url, arguments.token), str) else NOT_FOUND
+    return NO_NODE if isinstance(await ask_cluster(arguments.url, tokens), str) else NOT_FOUND
 
 
 # -- keys -------------------------------------------------------------------------------------------------------
@@ -218,9 +220,31 @@ def key_new(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def key_rotate(arguments: argparse.Namespace) -> int:
+    """`edgecache key rotate`: begin to change the key of a running cluster."""
+    rotate(Path(arguments.file))
+    if arguments.json:
+        print(json.dumps({"file": arguments.file}))
+    else:
+        print(f"{arguments.file}: has a new key, and takes the former one too. Copy it to every device (scp -p) and")
+        print(f"restart the nodes one after another; then edgecache key retire {arguments.file}, and the same again.")
+    return DONE
+
+
+def key_retire(arguments: argparse.Namespace) -> int:
+    """`edgecache key retire`: end the change of a key."""
+    retire(Path(arguments.file))
+    if arguments.json:
+        print(json.dumps({"file": arguments.file}))
+    else:
+        print(f"{arguments.file}: the former key is gone from it. Copy it to every device (scp -p) and restart")
+        print("the nodes one after another: from then on the former key opens nothing.")
+    return DONE
+
+
 def key_token(arguments: argparse.Namespace) -> int:
     """`edgecache key token`: what to put behind `Authorization: Bearer`."""
-    token = read_key(Path(arguments.file)).token
+    token = read_keys(Path(arguments.file))[0].token
     print(json.dumps({"token": token}) if arguments.json else token)
     return DONE
 

@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -83,11 +83,12 @@ class Answer:
 class Nodes:
     """The nodes that a client knows. The one that answered last is asked first."""
 
-    def __init__(self, url: str | None, timeout_s: float, token: str | None = None) -> None:
-        if url is None and token is not None:
+    def __init__(self, url: str | None, timeout_s: float, tokens: Sequence[str] = ()) -> None:
+        if url is None and tokens:
             url = DEFAULT_URL  # no search by mDNS: whoever answers that would be given the token
         self._given = None if url is None else _checked(url)
-        self._headers = {"Accept-Encoding": "identity"} | _authorization(token)
+        # More than one while the cluster's key is being changed; the one that was good last is shown first.
+        self._authorizations = [_authorization(token) for token in tokens] or [{}]
         self._timeout_s = timeout_s
         self._known: list[str] = [] if self._given is None else [self._given]
         self._down_until: dict[str, float] = {}
@@ -169,11 +170,32 @@ class Nodes:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
                 auto_decompress=False,
-                headers=self._headers,
+                headers={"Accept-Encoding": "identity"},
             )
+        for authorization in tuple(self._authorizations):
+            answer = await self._send_once(
+                self._session, method, url, {**headers, **authorization}, body, timeout_s, bytes_max
+            )
+            if answer.status != 401:
+                if authorization is not self._authorizations[0]:
+                    self._authorizations.remove(authorization)
+                    self._authorizations.insert(0, authorization)
+                break
+        return answer
+
+    async def _send_once(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+        bytes_max: int,
+    ) -> Answer:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s))
         data = io.BytesIO(body) if body is not None and len(body) > _SEND_WHOLE_MAX else body
-        async with self._session.request(
+        async with session.request(
             method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False
         ) as response:
             received = bytearray()
@@ -271,9 +293,7 @@ def _checked(url: str) -> str:
     return str(parsed.origin())
 
 
-def _authorization(token: str | None) -> dict[str, str]:
-    if token is None:
-        return {}
+def _authorization(token: str) -> dict[str, str]:
     if not _TOKEN.fullmatch(token):
         raise InvalidValue("token: expected what edgecache key token FILE prints")  # and not shown: it may be one
     return {"Authorization": f"Bearer {token}"}

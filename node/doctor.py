@@ -7,7 +7,7 @@ a function of those facts alone. A check that could not be made says so; it is n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -69,15 +69,15 @@ class ClusterSeen(msgspec.Struct, frozen=True):
     members: tuple[MemberSeen, ...] = ()
 
 
-async def examine(url: str, token: str | None = None) -> list[Check]:
+async def examine(url: str, tokens: Sequence[str] = ()) -> list[Check]:
     """All checks for the node at `url` and the network around this machine, in 5 s at most. Never raises for a fault.
 
-    A node on another machine wants the `token` of its cluster key.
+    A node on another machine wants the token of its cluster key, one of `tokens`.
 
     The network is looked at from this machine, so it should be one that a node runs on. Nothing is sent on an interface
     that the node does not listen on: for a node on loopback, or none at all, that is loopback alone.
     """
-    cluster = await ask_cluster(url, token)
+    cluster = await ask_cluster(url, tokens)
     host = cluster.node.peer.rpartition(":")[0] if isinstance(cluster, ClusterSeen) else ""
     places = announced("127.0.0.1" if not host or is_loopback(host) else "0.0.0.0", present_addresses())
     echoes, claims = await asyncio.gather(
@@ -100,11 +100,19 @@ async def examine(url: str, token: str | None = None) -> list[Check]:
     ]
 
 
-async def ask_cluster(url: str, token: str | None = None) -> ClusterSeen | str:
-    """What the node at `url` says of its cluster, or why it says nothing."""
+async def ask_cluster(url: str, tokens: Sequence[str] = ()) -> ClusterSeen | str:
+    """What the node at `url` says of its cluster, or why it says nothing. Tokens are tried until one is good."""
+    seen: ClusterSeen | str = ""
+    for headers in [{"Authorization": f"Bearer {token}"} for token in tokens] or [{}]:
+        seen = await _ask_cluster(url, headers)
+        if not isinstance(seen, str) or not seen.startswith(NEEDS_TOKEN):
+            break
+    return seen
+
+
+async def _ask_cluster(url: str, headers: Mapping[str, str]) -> ClusterSeen | str:
     timeout = aiohttp.ClientTimeout(total=HTTP_TIMEOUT_S)
     where = f"{url.rstrip('/')}/v1/cluster"
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as http,

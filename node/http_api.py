@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -25,16 +25,16 @@ def http_app(
     body_bytes_max: int = BODY_BYTES_MAX,
     bodies_bytes_max: int = BODIES_BYTES_MAX,
     host_names: Iterable[str] = (),
-    token: str | None = None,
+    tokens: Sequence[str] = (),
 ) -> web.Application:
     """The application that answers HTTP for `node`: every call of the interface, and problem details for all else.
 
     `body_bytes_max` bounds an image or a tensor, `bodies_bytes_max` all that are held at one time. `host_names` are
-    further names that clients call this node by, beside the machine's own, the node's and every address. With a
-    `token`, requests from other machines must carry it.
+    further names that clients call this node by, beside the machine's own, the node's and every address. With
+    `tokens`, requests from other machines must carry one of them.
     """
     metrics = Metrics(node.counters, node.cluster)
-    guards = [guard([node.name, *host_names])] + ([token_guard(token)] if token is not None else [])
+    guards = [guard([node.name, *host_names])] + ([token_guard(tokens)] if tokens else [])
     app = web.Application(middlewares=[metrics.middleware(), problems, *guards])
     app.add_routes(FeaturesApi(node, body_bytes_max, bodies_bytes_max).routes())
     app.add_routes(StatusApi(node, metrics).routes())

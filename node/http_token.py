@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hmac import compare_digest
 from ipaddress import IPv6Address, ip_address
 
@@ -15,9 +16,9 @@ _OPEN_PATH = "/healthz"  # says nothing but that the node is alive
 _PROXY_HEADERS = (hdrs.FORWARDED, hdrs.X_FORWARDED_FOR, hdrs.VIA, "X-Real-IP")
 
 
-def token_guard(token: str) -> Middleware:
-    """Middleware that answers 401 to a request from another machine without `Authorization: Bearer` and `token`."""
-    expected = token.encode()
+def token_guard(tokens: Sequence[str]) -> Middleware:
+    """Middleware that answers 401 to a request from another machine without `Authorization: Bearer` and a token."""
+    expected = [token.encode() for token in tokens]
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -45,9 +46,10 @@ def _is_local(request: web.Request) -> bool:
     return address.is_loopback
 
 
-def _has_token(request: web.Request, expected: bytes) -> bool:
+def _has_token(request: web.Request, expected: Sequence[bytes]) -> bool:
     given = request.headers.getall(hdrs.AUTHORIZATION, [])
     if len(given) != 1:
         return False
     scheme, _, token = given[0].partition(" ")
-    return scheme.lower() == "bearer" and compare_digest(token.strip().encode("utf-8", "surrogateescape"), expected)
+    shown = token.strip().encode("utf-8", "surrogateescape")
+    return scheme.lower() == "bearer" and any(compare_digest(shown, token) for token in expected)

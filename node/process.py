@@ -22,7 +22,7 @@ from aiohttp import web
 from ..encoder.worker import EncoderWorker
 from ..protocol.errors import EdgeCacheError
 from .address_book import AddressBook
-from .cluster_key import ClusterKey, read_key
+from .cluster_key import ClusterKey, read_keys
 from .config import Config, default_memory_bytes
 from .discovery import MdnsDiscovery
 from .http_api import http_app
@@ -34,7 +34,7 @@ from .stats import Stats
 from .tcp import TcpNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .link import Address, Network
 
@@ -52,20 +52,20 @@ class PortInUse(EdgeCacheError):
 
 async def run(config: Config, environment: Mapping[str, str]) -> None:
     """Run a node until a signal ends it. PortInUse, InvalidValue."""
-    key = read_key(config.cluster_key) if config.cluster_key is not None else None
+    keys = read_keys(config.cluster_key) if config.cluster_key is not None else ()
     config = _kept_to_loopback(config)
     _allow_descriptors()
     _keep_freed_memory()
     held = await asyncio.to_thread(claim, config.data_dir, _default_data_root(environment))
     stop = _stop_on_signals()
     try:
-        while await _live(config, key, held, stop) == "twin":
+        while await _live(config, keys, held, stop) == "twin":
             held.renew()
     finally:
         held.release()
 
 
-async def _live(config: Config, key: ClusterKey | None, held: HeldIdentity, stop: asyncio.Event) -> str:
+async def _live(config: Config, keys: Sequence[ClusterKey], held: HeldIdentity, stop: asyncio.Event) -> str:
     """One life of a node under one id: until `stop`, or until a twin turns up that had the id before."""
     identity = held.identity
     listening = _bind(config.listen)
@@ -73,9 +73,9 @@ async def _live(config: Config, key: ClusterKey | None, held: HeldIdentity, stop
     node: Node | None = None
     runner: web.AppRunner | None = None
     try:
-        node = await _start_node(config, key, held, http_port)
+        node = await _start_node(config, keys, held, http_port)
         names = [config.listen[0], socket.gethostname()]
-        runner = http_runner(http_app(node, host_names=names, token=key.token if key is not None else None))
+        runner = http_runner(http_app(node, host_names=names, tokens=[key.token for key in keys]))
         await runner.setup()
         await web.SockSite(runner, listening, backlog=HTTP_BACKLOG).start()
         shown = f"[{http_host}]" if ":" in http_host else http_host
@@ -98,13 +98,13 @@ async def _live(config: Config, key: ClusterKey | None, held: HeldIdentity, stop
         listening.close()
 
 
-async def _start_node(config: Config, key: ClusterKey | None, held: HeldIdentity, http_port: int) -> Node:
+async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIdentity, http_port: int) -> Node:
     identity = held.identity
     name = config.name or _default_name(identity.slot)
     is_reached = not is_loopback(config.listen[0])
     addresses = config.peer_candidates(http_port)
     stats = Stats()
-    network = _network(key, identity.id, stats)
+    network = _network(keys, identity.id, stats)
     while True:
         address = addresses.pop(0)
         # Peers elsewhere must not be told of an HTTP face that only this machine reaches.
@@ -119,7 +119,7 @@ async def _start_node(config: Config, key: ClusterKey | None, held: HeldIdentity
             shown_host=_shown_host(config.listen[0]),
             seeds=config.seeds,
             eviction=config.eviction,
-            is_secured=key is not None,
+            is_secured=bool(keys),
         )
         node = Node(
             settings,
@@ -141,13 +141,13 @@ async def _start_node(config: Config, key: ClusterKey | None, held: HeldIdentity
             _log.info("peer port %d is taken: using a free one", address[1])
 
 
-def _network(key: ClusterKey | None, node: str, stats: Stats) -> Network:
-    if key is None:
+def _network(keys: Sequence[ClusterKey], node: str, stats: Stats) -> Network:
+    if not keys:
         return TcpNetwork()
     from .certificates import contexts  # brings cryptography: 16 MB that a node without a key saves
     from .tls import TlsNetwork
 
-    return TlsNetwork(contexts(key.ca_seed, node), stats)
+    return TlsNetwork(contexts(keys, node), stats)
 
 
 def _encoder(config: Config) -> EncoderWorker | None:

@@ -29,8 +29,9 @@ ACCEPT_AGAIN_S = 1.0  # when descriptors have run out
 _SILENT = "it took too long over the TLS handshake"
 _HUNG_UP = "it ended the TLS handshake: another cluster key, a port scan or edgecache doctor"
 _NOT_TLS = "it does not speak TLS: is its node run without --cluster-key?"
+_OTHER_KEY = "CERTIFICATE_VERIFY_FAILED"
 _REASONS = {
-    "CERTIFICATE_VERIFY_FAILED": "its certificate was not made with this cluster key",
+    _OTHER_KEY: "its certificate was not made with this cluster key",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it has no certificate",
     "UNSUPPORTED_PROTOCOL": "it speaks TLS, but not 1.3",
     "WRONG_VERSION_NUMBER": _NOT_TLS,
@@ -57,15 +58,19 @@ class TlsNetwork:
     async def connect(self, protocol_factory: Callable[[], _P], address: Address) -> _P:
         """A connection to `address`; OSError, ConnectionRefusedError if that is no holder of the key."""
         loop = asyncio.get_running_loop()
-        try:
-            _, protocol = await loop.create_connection(
-                protocol_factory, *address,
-                ssl=self._contexts.client, server_hostname="", ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-            )  # fmt: skip
-        except ssl.SSLError as error:
-            self._refused(f"{address[0]}:{address[1]}", error)
-            raise ConnectionRefusedError(_reason(error)) from None
-        return protocol
+        for key_name, context in self._contexts.clients:
+            try:
+                _, protocol = await loop.create_connection(
+                    protocol_factory, *address,
+                    ssl=context, server_hostname=key_name, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                )  # fmt: skip
+                return protocol
+            except ssl.SSLError as error:
+                refusal = error
+                if refusal.reason != _OTHER_KEY:
+                    break
+        self._refused(f"{address[0]}:{address[1]}", refusal)
+        raise ConnectionRefusedError(_reason(refusal))
 
     async def listen(self, protocol_factory: Callable[[], asyncio.BaseProtocol], address: Address) -> _Listener:
         """Accept connections at `address`, port 0 for a free one; OSError."""

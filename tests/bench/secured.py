@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from edgecache.node.certificates import contexts
-from edgecache.node.cluster_key import new_key, read_key
+from edgecache.node.cluster_key import new_key, read_keys
 from edgecache.node.link import Network, dial
 from edgecache.node.stats import Stats
 from edgecache.node.tcp import TcpNetwork
@@ -48,7 +48,7 @@ async def measure(rounds: int) -> None:
         }
         networks: dict[str, Network] = {
             "plain": TcpNetwork(),
-            "key": TlsNetwork(contexts(read_key(key_file).ca_seed, me), Stats()),
+            "key": TlsNetwork(contexts(read_keys(key_file), me), Stats()),
         }
         running.enter_context(on_core(CLIENT_CORE))
         seconds: dict[str, list[float]] = {"plain": [], "key": []}

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 from edgecache import Client, NoNodeAnswers, Refused
 from edgecache.node import client_nodes
-from edgecache.node.cluster_key import new_key, read_key
+from edgecache.node.cluster_key import new_key, read_keys, rotate
 from edgecache.protocol import payload as payloads
 from edgecache.protocol.errors import EncoderUnavailable, InvalidValue
 from edgecache.protocol.features import Source
@@ -273,8 +273,8 @@ async def test_with_the_cluster_key_it_is_let_in_from_another_machine(
     serve: Serve, node: FakeNode, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web.BaseRequest, "remote", "10.0.0.7")
-    token = read_key(key_file).token
-    url = str((await serve(node, token=token)).make_url("/"))
+    token = read_keys(key_file)[0].token
+    url = str((await serve(node, tokens=[token])).make_url("/"))
     for cache in (Client(url, cluster_key=key_file), Client(url, cluster_key=str(key_file)), Client(url, token=token)):
         async with cache:
             assert (await cache.encode(PHOTO)).node == "camera-1"
@@ -284,6 +284,21 @@ async def test_with_the_cluster_key_it_is_let_in_from_another_machine(
                 with pytest.raises(Refused, match="token") as refused:
                     await call
                 assert refused.value.status == 401
+
+
+async def test_with_a_file_of_two_keys_it_is_let_in_by_a_node_that_has_either(
+    serve: Serve, node: FakeNode, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web.BaseRequest, "remote", "10.0.0.7")
+    rotate(key_file)
+    for key in read_keys(key_file):
+        url = str((await serve(node, tokens=[key.token])).make_url("/"))
+        async with Client(url, cluster_key=key_file) as cache:
+            assert (await cache.encode(PHOTO)).node == "camera-1"
+            assert await cache.has(DIGEST) is not None
+    async with Client(str((await serve(node, tokens=["another"])).make_url("/")), cluster_key=key_file) as cache:
+        with pytest.raises(Refused, match="token"):
+            await cache.get(DIGEST)
 
 
 async def test_the_token_goes_to_the_node_that_was_named_and_not_to_whom_mdns_brings_or_it_redirects_to(

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
 from edgecache.node import client_cli
-from edgecache.node.cluster_key import read_key
+from edgecache.node.cluster_key import read_keys
 from edgecache.node.doctor import Check
 from edgecache.protocol.errors import UndecodableImage
 from edgecache.protocol.keys import digest_of, format_digest
@@ -218,7 +218,7 @@ async def test_a_new_key_is_written_once_and_its_token_is_printed_for_curl(run: 
     assert (status, errors) == (0, "")
     assert f"edgecache-node --cluster-key {file}" in output
     secret = file.read_text().strip().partition(":")[2]
-    token = read_key(file).token
+    token = read_keys(file)[0].token
     assert await run("key", "token", file) == (0, f"{token}\n", "")
     assert json.loads((await run("key", "token", file, "--json"))[1]) == {"token": token}
     assert await run("key", "new", file) == (1, "", f"edgecache: {file}: exists; a key is never overwritten\n")
@@ -229,13 +229,28 @@ async def test_a_new_key_is_written_once_and_its_token_is_printed_for_curl(run: 
         assert (status, output, errors.count("\n")) == (2, "", 1)
 
 
+async def test_a_key_is_changed_in_two_steps_and_no_secret_is_printed(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    await run("key", "new", file)
+    (former,) = read_keys(file)
+    assert (await run("key", "retire", file))[0] == 2
+    status, rotated, _ = await run("key", "rotate", file)
+    assert (status, read_keys(file)[1]) == (0, former)
+    assert (await run("key", "rotate", file))[0] == 1
+    secrets = file.read_text().split()
+    status, retired, _ = await run("key", "retire", file)
+    assert (status, len(read_keys(file))) == (0, 1)
+    assert f"edgecache key retire {file}" in rotated
+    assert not any(secret.partition(":")[2] in rotated + retired for secret in secrets)
+
+
 async def test_a_node_elsewhere_is_asked_with_the_key_of_a_flag_or_a_variable(
     run: Run, node: FakeNode, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web.BaseRequest, "remote", "10.0.0.7")
     file = tmp_path / "key"
     await run("key", "new", file)
-    url = str((await serve(node, token=read_key(file).token)).make_url("/"))
+    url = str((await serve(node, tokens=[read_keys(file)[0].token])).make_url("/"))
     status, _, errors = await run("peers", "--url", url)
     assert (status, "edgecache key token FILE" in errors) == (1, True)
     assert (await run("peers", "--url", url, "--cluster-key", file))[0] == 0

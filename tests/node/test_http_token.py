@@ -21,7 +21,7 @@ PATHS = ["/v1/cluster", "/v1/stats", "/readyz", "/metrics", "/openapi.json", "/"
 @pytest.fixture
 async def client(node: FakeNode, serve: Serve) -> Any:
     """An HTTP client of a node that has a key."""
-    return await serve(node, token=TOKEN)
+    return await serve(node, tokens=[TOKEN])
 
 
 @pytest.fixture
@@ -71,6 +71,14 @@ async def test_a_wrong_token_is_none(given: str, client: Client, node: FakeNode)
 async def test_the_token_opens_every_call(scheme: str, client: Client) -> None:
     headers = {"Authorization": f"{scheme} {TOKEN}"}
     assert (await client.post("/v1/features", data=PHOTO, headers=headers)).status == 200
+
+
+@pytest.mark.usefixtures("from_elsewhere")
+async def test_while_a_key_is_changed_either_token_opens(node: FakeNode, serve: Serve) -> None:
+    client = await serve(node, tokens=["new-token", TOKEN])
+    for token, status in ((TOKEN, 200), ("new-token", 200), ("new-token," + TOKEN, 401)):
+        answer = await client.get("/v1/cluster", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status == status
 
 
 @pytest.mark.usefixtures("from_elsewhere")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from cryptography import x509
@@ -32,8 +32,8 @@ PATIENCE_S = 10.0
 Story = Callable[[Node], Awaitable[None]]
 
 
-def _tls(node: str, key: ClusterKey = KEY, *, stats: Stats | None = None) -> TlsNetwork:
-    return TlsNetwork(contexts(key.ca_seed, node), stats or Stats())
+def _tls(node: str, *keys: ClusterKey, stats: Stats | None = None) -> TlsNetwork:
+    return TlsNetwork(contexts(keys or [KEY], node), stats or Stats())
 
 
 async def _started(name: str, network: Network, stats: Stats, *seeds: Address) -> Node:
@@ -52,10 +52,12 @@ async def _started(name: str, network: Network, stats: Stats, *seeds: Address) -
     return node
 
 
-async def _with_key(name: str, *seeds: Address, key: ClusterKey = KEY, certified: str | None = None) -> Node:
+async def _with_key(
+    name: str, *seeds: Address, keys: Sequence[ClusterKey] = (KEY,), certified: str | None = None
+) -> Node:
     """A node called `name` whose certificate says `certified`."""
     stats = Stats()
-    return await _started(name, _tls(certified or name, key, stats=stats), stats, *seeds)
+    return await _started(name, _tls(certified or name, *keys, stats=stats), stats, *seeds)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -166,6 +168,29 @@ def test_a_peer_that_reads_nothing_costs_a_bounded_amount_of_memory_over_tls_too
         runner.run(story())
 
 
+@LOOPS
+@pytest.mark.parametrize("dialer", [(OTHER_KEY,), (OTHER_KEY, KEY), (KEY, OTHER_KEY), (KEY,)])
+@pytest.mark.parametrize("answerer", [(OTHER_KEY,), (OTHER_KEY, KEY), (KEY,)])
+def test_while_a_key_is_changed_nodes_meet_that_have_one_in_common(
+    dialer: Sequence[ClusterKey], answerer: Sequence[ClusterKey], new_loop: NewLoop
+) -> None:
+    async def story() -> None:
+        stats = Stats()
+        address = await Answering().start(_tls("b", *answerer), ("127.0.0.1", 0))
+        if any(key in answerer for key in dialer):
+            link = await _dial(_tls("a", *dialer, stats=stats), address)
+            assert await link.ask(Get(b"key"), PATIENCE_S) is not None
+            link.protocol.abort("the test is over")
+            assert stats.refused_handshakes == 0
+        else:
+            with pytest.raises(ConnectionRefusedError, match="its certificate was not made with this cluster key"):
+                await _dial(_tls("a", *dialer, stats=stats), address)
+            assert stats.refused_handshakes == 1
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(story())
+
+
 # -- and who is not ------------------------------------------------------------------------------------------------
 
 
@@ -200,10 +225,10 @@ def test_a_certificate_of_another_key_is_refused_on_both_sides(
     new_loop: NewLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story(node: Node) -> None:
-        other = await _with_key("other", node.peer_address, key=OTHER_KEY)
+        other = await _with_key("other", node.peer_address, keys=[OTHER_KEY])
         await _until(lambda: bool(node.stats.refused_handshakes and other.stats.refused_handshakes))
         # A dialer that is sure of us, and shows us its own.
-        credulous = contexts(OTHER_KEY.ca_seed, "other").client
+        credulous = contexts([OTHER_KEY], "other").clients[0][1]
         credulous.verify_mode = ssl.CERT_NONE
         before = node.stats.refused_handshakes
         assert await _raw(node.peer_address, b"hello", credulous) == b""
@@ -267,7 +292,7 @@ def test_who_says_nothing_is_given_up_and_does_not_keep_others_out(
 
 
 def test_certificates_are_valid_whatever_the_clock_says() -> None:
-    (ca,) = contexts(KEY.ca_seed, "node").client.get_ca_certs()
+    (ca,) = contexts([KEY], "node").clients[0][1].get_ca_certs()
     assert (ca["notBefore"], ca["notAfter"]) == ("Jan  1 00:00:00 1950 GMT", "Dec 31 23:59:59 9999 GMT")
 
 
@@ -275,7 +300,7 @@ def test_certificates_are_valid_whatever_the_clock_says() -> None:
 def test_a_members_certificate_cannot_make_others(new_loop: NewLoop) -> None:
     async def story() -> None:
         address = await Answering().start(_tls("b"), ("127.0.0.1", 0))
-        _, writer = await asyncio.open_connection(*address, ssl=contexts(KEY.ca_seed, "a").client, server_hostname="")
+        _, writer = await asyncio.open_connection(*address, ssl=contexts([KEY], "a").clients[0][1], server_hostname="")
         peer = x509.load_der_x509_certificate(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
         assert peer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
         assert peer.not_valid_before_utc.year == 1950

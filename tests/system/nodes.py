@@ -63,6 +63,12 @@ class RunningNode:
     def get(self, path: str) -> Response:
         return self.request("GET", path)
 
+    @property
+    def peer(self) -> str:
+        """HOST:PORT where it listens for peers."""
+        peer: str = self.get("/v1/cluster").json()["node"]["peer"]
+        return peer
+
     def alive_members(self) -> int:
         return sum(member["state"] == "alive" for member in self.get("/v1/cluster").json()["members"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from edgecache.node.cluster_key import new_key, read_key
+from edgecache.node.cluster_key import new_key, read_keys, retire, rotate
 
 from tests.system.lan import Lan
 from tests.system.nodes import CLIENT, NODE, Nodes, edgecache, photo, until
@@ -60,16 +61,37 @@ def test_nodes_with_one_key_share_features_and_one_with_another_is_turned_away(
     for node, members in ((first, 2), (second, 2), (stranger, 1), (plain, 1)):
         assert len(node.get("/v1/cluster").json()["members"]) == members
     assert [node.get("/v1/cluster").json()["node"]["secured"] for node in (first, plain)] == [True, False]
-    assert "it ended the TLS handshake: another cluster key" in first.log.read_text()
     assert "it does not speak TLS" in first.log.read_text()
     assert "its certificate was not made with this cluster key" in stranger.log.read_text()
+    assert "it ended the TLS handshake: another cluster key" in first.log.read_text()
     for node in (first, second, stranger):
         assert "Traceback" not in node.log.read_text()
         told = node.log.read_text() + "".join(node.get(path).body.decode() for path in ("/v1/cluster", "/metrics"))
         for file in keys:
             assert Path(file).read_text().strip().partition(":")[2] not in told
-            assert read_key(Path(file)).token not in told
+            assert read_keys(Path(file))[0].token not in told
     assert first.terminate() == 0
+
+
+def test_a_key_is_changed_node_by_node_and_nobody_falls_out(nodes: Nodes, keys: tuple[str, str]) -> None:
+    former, changing = keys
+    shutil.copy(former, changing)
+    rotate(Path(changing))
+    quiet = ("--no-mdns", "--no-encoder", "--cluster-key")
+    not_reached = nodes.start(*quiet, former)
+    reached = nodes.start(*quiet, changing, "--seed", not_reached.peer)
+    for node in (not_reached, reached):
+        node.until_members(2)
+    not_reached.terminate()
+    retire(Path(changing))
+    done = nodes.start(*quiet, changing, "--seed", reached.peer)
+    for node in (done, reached):
+        node.until_members(2)
+    forgotten = nodes.start(*quiet, former, "--seed", done.peer)
+    until(
+        lambda: "its certificate was not made with this cluster key" in forgotten.log.read_text(),
+        "the former key is refused",
+    )
 
 
 def test_a_key_that_cannot_be_used_is_one_line_and_status_2(tmp_path: Path, keys: tuple[str, str]) -> None:
@@ -117,7 +139,7 @@ def test_on_a_lan_other_devices_need_the_key_and_find_each_other_with_it(
     lan: Lan, tmp_path: Path, keys: tuple[str, str]
 ) -> None:
     key, other_key = keys
-    token = read_key(Path(key)).token
+    token = read_keys(Path(key))[0].token
 
     def ask(device: int, path: str, token: str = "", host: str = "10.99.0.1") -> str:
         command = [*lan.inside(device), sys.executable, "-c", _ASK, f"http://{host}:7440{path}", token]
@@ -136,6 +158,6 @@ def test_on_a_lan_other_devices_need_the_key_and_find_each_other_with_it(
         assert ask(1, "/v1/cluster", host="127.0.0.1") == "200"
         assert ask(2, "/v1/cluster", token) == ask(3, "/healthz") == "200"
         for path in ("/v1/cluster", "/metrics", "/"):
-            assert ask(2, path) == ask(3, path, read_key(Path(other_key)).token) == '401 Bearer realm="edgecache"'
+            assert ask(2, path) == ask(3, path, read_keys(Path(other_key))[0].token) == '401 Bearer realm="edgecache"'
         refused = peers(3, "--cluster-key", other_key)
         assert (refused.returncode, "edgecache key token FILE" in refused.stderr) == (1, True)
