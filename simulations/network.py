@@ -33,7 +33,7 @@ class InMemoryNetwork:
         self._cut: set[tuple[str, str]] = set()
         self._frozen: set[str] = set()
         self._held: dict[tuple[str, str], deque[Callable[[], None]]] = {}
-        self._is_whole = True
+        self.is_whole = True
 
     def host(self, name: str, link: Link | None = None) -> Host:
         """The host of that name, made if there is none."""
@@ -57,12 +57,12 @@ class InMemoryNetwork:
     def cut(self, a: str, b: str) -> None:
         """Nothing passes between `a` and `b`; what is sent waits, as TCP would send it again."""
         self._cut |= {(a, b), (b, a)}
-        self._is_whole = False
+        self.is_whole = False
 
     def cut_one_way(self, source: str, target: str) -> None:
         """Nothing passes from `source` to `target`; the other way it does."""
         self._cut.add((source, target))
-        self._is_whole = False
+        self.is_whole = False
 
     def heal(self) -> None:
         """Everything passes again."""
@@ -72,7 +72,7 @@ class InMemoryNetwork:
     def freeze(self, host: str) -> None:
         """`host` still accepts connections, but its process neither reads nor writes: SIGSTOP."""
         self._frozen.add(host)
-        self._is_whole = False
+        self.is_whole = False
 
     def thaw(self, host: str) -> None:
         """SIGCONT."""
@@ -95,7 +95,7 @@ class InMemoryNetwork:
 
     def deliver(self, source: str, target: str, action: Callable[[], None]) -> None:
         """Do `action` now, or once bytes pass from `source` to `target` again, in order."""
-        if self._is_whole:
+        if self.is_whole:
             action()
             return
         held = self._held.setdefault((source, target), deque())
@@ -117,7 +117,7 @@ class InMemoryNetwork:
         for (source, target), held in self._held.items():
             while held and self.passes(source, target):
                 held.popleft()()
-        self._is_whole = not (self._cut or self._frozen or any(self._held.values()))
+        self.is_whole = not (self._cut or self._frozen or any(self._held.values()))
 
 
 class Host:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 from collections import deque
 from collections.abc import Callable
@@ -102,8 +103,12 @@ class InMemoryTransport(asyncio.Transport):
 
     def _arrive(self) -> None:
         item = self._underway.popleft()
-        action = item if callable(item) else lambda: self.other._receive(item)
-        self._network.deliver(self._host.name, self._remote.name, action)
+        if not callable(item):
+            if self._network.is_whole:
+                self.other._receive(item)
+                return
+            item = functools.partial(self.other._receive, item)
+        self._network.deliver(self._host.name, self._remote.name, item)
 
     def _receive(self, data: Any) -> None:
         if self._is_over or self._is_closing:
