@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..protocol.cloud.objects import checked_url
 from ..protocol.errors import InvalidValue
 from .eviction.policies import POLICIES, POLICY_USUAL
 
@@ -50,6 +51,8 @@ class Config:
     """SPEC of what encodes images on a miss; default: `edgecache/tiny` if torch is installed."""
     no_encoder: bool = False
     """Encode nothing: serve, store and share only."""
+    cloud: str | None = None
+    """URL of an object store that keeps what the devices cannot: s3://, gs://, az://, file:///; `docs/cloud.md`."""
     cluster: str = "default"
     """Only nodes of one cluster name talk to each other."""
     cluster_key: Path | None = None
@@ -151,6 +154,8 @@ def flag_parser() -> argparse.ArgumentParser:
     add("--encoder", metavar="SPEC", help="edgecache/tiny, hf:ID-or-directory, onnx:FILE, PROFILE.toml or "
         "module:python.path:factory (default: edgecache/tiny if torch is installed)")  # fmt: skip
     add("--no-encoder", action="store_true", default=None, help="encode nothing: serve, store and share only")
+    add("--cloud", metavar="URL", help="object store that keeps what the devices cannot: s3://BUCKET/PREFIX, gs://, "
+        "az:// or file:///DIR (needs edgecache[cloud])")  # fmt: skip
     add("--cluster", metavar="NAME", help="only nodes of one cluster name talk to each other (default: default)")
     add("--cluster-key", metavar="FILE", help="let in only who has this key; edgecache key new FILE makes one")
     add("--insecure", action="store_true", default=None, help="listen beyond loopback without a key")
@@ -200,6 +205,12 @@ def _name(value: object) -> str:
     if len(text.encode()) > NAME_BYTES_MAX:
         raise InvalidValue(f"name of {len(text.encode())} bytes: at most {NAME_BYTES_MAX}")
     return text
+
+
+def _cloud(value: object) -> str:
+    url = _text(value)
+    checked_url(url)
+    return url
 
 
 def _flag(value: object) -> bool:
@@ -262,6 +273,7 @@ _FIELDS: dict[str, Callable[[object], Any]] = {
     "eviction": _eviction,
     "encoder": _text,
     "no_encoder": _flag,
+    "cloud": _cloud,
     "cluster": _name,
     "cluster_key": _path,
     "insecure": _flag,

@@ -373,6 +373,8 @@ class Lookup:
             for node, held in (await self._who_has([key.packed], self._others(), deadline)).items():
                 if held:
                     return Source.PEER, self._peers.name(node)
+        if reach is Reach.ANY and await self._store.is_in_cloud(key.packed):
+            return Source.CLOUD, self._name
         return None
 
     def peek(self, key: FeatureKey) -> Found | None:
@@ -394,10 +396,13 @@ class Lookup:
         return Stored(copies + kept_here)
 
     async def forget(self, names: Sequence[bytes]) -> int:
-        """Drop keys (64 bytes) and images (32 bytes) on every member; how many entries went."""
+        """Drop keys (64 bytes) and images (32 bytes) on every member and in the cloud; how many entries went."""
         gone = self.forget_here(names)
         others = self._peers.others()
-        answers = await asyncio.gather(*(self._peers.forget(node, names, FORGET_TIMEOUT_S) for node in others))
+        answers = await asyncio.gather(
+            self._store.remove_from_cloud(names, FORGET_TIMEOUT_S),
+            *(self._peers.forget(node, names, FORGET_TIMEOUT_S) for node in others),
+        )
         return gone + sum(answer or 0 for answer in answers)
 
     def forget_here(self, names: Iterable[bytes]) -> int:

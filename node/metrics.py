@@ -48,6 +48,8 @@ _TIER_GAUGES = {
     "used_bytes": "Bytes used.",
     "capacity_bytes": "Bytes that may be used.",
     "queued_bytes": "Bytes that wait in memory to be written.",
+    "queued": "Writes and removals that wait.",
+    "degraded": "1 while it is not asked because it has failed too often of late.",
 }
 _TIER_COUNTERS = {
     "hits": "Reads that gave good features, which went to memory.",
@@ -55,6 +57,13 @@ _TIER_COUNTERS = {
     "corrupt": "Reads that gave damaged bytes, which were removed.",
     "failures": "Reads that ended in an error.",
     "late": "Waits for a read that were given up.",
+    "uploads": "Features written to the cloud.",
+    "uploads_skipped": "Features that were there already, and were not sent again.",
+    "uploads_dropped": "Features not written to the cloud: too many waited, or it failed too often.",
+    "removals": "Features removed from the cloud.",
+    "removals_dropped": "Removals from the cloud that were given up because too many waited.",
+    "write_failures": "Writes and removals that failed, and were tried again if it was not their last time.",
+    "breaker_opened": "Times that the cloud was found to be out or too slow.",
     "shed": "Reads not begun because too many waited.",
     "puts": "Features given to it when they came.",
     "demotions": "Features given to it when memory evicted them.",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .link import Address, Network
+    from .store.tier import Cloud
 
 TINY = "edgecache/tiny"
 HTTP_BACKLOG = 128
@@ -130,6 +131,7 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             address_book=AddressBook(identity.data_dir / "peers.json" if identity.data_dir is not None else None),
             seed=identity.boot,
             stats=stats,
+            cloud=_cloud(config, identity.boot, settings.memory_bytes),
         )
         try:
             await node.start()
@@ -148,6 +150,21 @@ def _network(keys: Sequence[ClusterKey], node: str, stats: Stats) -> Network:
     from .tls import TlsNetwork
 
     return TlsNetwork(contexts(keys, node), stats)
+
+
+def _cloud(config: Config, seed: str, memory_bytes: int) -> Cloud | None:
+    if config.cloud is None:
+        return None
+    from ..protocol.cloud.objects import open_objects
+    from .store.cloud import CloudTier
+    from .store.cloud_objects import ObjectsRemote
+    from .store.cloud_queue import WriteQueue, puts_bytes_max
+
+    now = asyncio.get_running_loop().time
+    remote = ObjectsRemote(open_objects(config.cloud), now)
+    return CloudTier(
+        remote, now=now, rng=random.Random(f"{seed}:cloud"), queue=WriteQueue(puts_bytes_max(memory_bytes))
+    )
 
 
 def _encoder(config: Config) -> EncoderWorker | None:

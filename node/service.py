@@ -41,7 +41,7 @@ from .versions import Versions
 if TYPE_CHECKING:
     from ..protocol.payload import Payload
     from .identity import Identity
-    from .store.tier import Tier
+    from .store.tier import Cloud, Tier
 
 INBOUND_MAX = 512  # connections that peers dialled; one each, and room for those that are about to be closed
 INBOUND_IDLE_S = 30.0  # a member pings each second
@@ -116,7 +116,7 @@ class Node:
         stats: Stats | None = None,
         memory: MemoryStore | None = None,
         disk: Tier | None = None,
-        cloud: Tier | None = None,
+        cloud: Cloud | None = None,
     ) -> None:
         """`memory`: where it is not the usual one; a simulation gives one that holds no bodies."""
         loop = asyncio.get_running_loop()
@@ -349,6 +349,8 @@ class Node:
         """Make `version` of encoder `name` current on every member; how many entries went on this node."""
         self.versions.make_current(name, version)
         gone = self._drop_outdated([name])
+        older = [known for known in self.versions.known() if known.name == name and not self.versions.is_current(known)]
+        self.store.remove_encoders_from_cloud(older)
         await self._links.tell_all(messages.State([], [], self._gossip.current()), TELL_TIMEOUT_S)
         return gone
 
@@ -366,11 +368,14 @@ class Node:
         """Whether this node should be sent requests, and the state of its parts."""
         encoder = "none" if self._encoder is None else "known" if self.versions.own is not None else "loading"
         alive = sum(member.state is State.ALIVE for member in self.membership.all())
-        return not self._is_leaving, {
+        parts = {
             "node": "leaving" if self._is_leaving else "serving",
             "encoder": encoder,
             "members": str(alive + 1),
         }
+        if (cloud := self.store.cloud_state) is not None:
+            parts["cloud"] = cloud
+        return not self._is_leaving, parts
 
     def cluster(self) -> dict[str, Any]:
         """This node, the members as it sees them (itself too), and the ring."""

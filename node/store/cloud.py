@@ -14,8 +14,8 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ...protocol.cloud.objects import ObjectStoreError
 from ...protocol.errors import CorruptPayload
@@ -43,6 +43,8 @@ MISSING_MAX = 16_384
 CLOSE_TIMEOUT_S = 5.0
 _ENCODERS_MAX = 1024
 
+_T = TypeVar("_T")
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +56,9 @@ class Remote(Protocol):
 
     async def get(self, key: bytes) -> Buffer | None:
         """The bytes of `key`; None when it is not there."""
+
+    async def has(self, key: bytes) -> bool:
+        """Whether `key` is there."""
 
     async def put(self, key: bytes, data: memoryview) -> bool:
         """Write; False when the very same was there."""
@@ -128,6 +133,7 @@ class CloudTier:
         """What it has counted, for GET /v1/stats."""
         return {
             "state": str(self.breaker.state),
+            "degraded": int(self.is_degraded),
             "breaker_opened": self.breaker.times_opened,
             "queued": len(self._queue),
             "uploads": self.uploads,
@@ -153,17 +159,33 @@ class CloudTier:
         """The bytes of `key`, not checked yet; None when it is not there. OSError when that cannot be told now."""
         if (write := self._queue.pending(key)) is not None:
             return write.data
-        started = self._now()
-        if self._is_missing(key, started):
+        if self._is_missing(key, self._now()):
             return None
+        data = await self._answer(self._remote.get(key))
+        if data is None and self._queue.pending(key) is None:
+            self._missing[key] = self._now()
+            if len(self._missing) > MISSING_MAX:
+                self._missing.popitem(last=False)
+        return data
+
+    async def has(self, key: bytes) -> bool:
+        """Whether `key` is there; OSError when that cannot be told now."""
+        if (write := self._queue.pending(key)) is not None:
+            return write.kind is Kind.PUT
+        return not self._is_missing(key, self._now()) and await self._answer(self._remote.has(key))
+
+    async def _answer(self, question: Coroutine[Any, Any, _T]) -> _T:
+        """What the remote answers, if the breaker lets it be asked; it hears of how that went."""
+        started = self._now()
         if not self.breaker.allows(started):
+            question.close()
             raise ObjectStoreError("the cloud has failed too often of late")
-        reading = asyncio.ensure_future(self._remote.get(key))
+        reading = asyncio.ensure_future(question)
         try:
             done, _ = await asyncio.wait({reading}, timeout=SLOW_S)
             if not done:
                 self.breaker.failed(self._now())
-            data = await asyncio.wait_for(reading, READ_TIMEOUT_S - SLOW_S)
+            answer = await asyncio.wait_for(reading, READ_TIMEOUT_S - SLOW_S)
         except (OSError, TimeoutError) as error:
             self._worth.gave_up(self._now(), self._now() - started)
             if done:
@@ -177,12 +199,8 @@ class CloudTier:
         now = self._now()
         if done:
             self.breaker.succeeded()
-        self._worth.answered(now, now - started, is_hit=data is not None)
-        if data is None and self._queue.pending(key) is None:
-            self._missing[key] = now
-            if len(self._missing) > MISSING_MAX:
-                self._missing.popitem(last=False)
-        return data
+        self._worth.answered(now, now - started, is_hit=bool(answer))
+        return answer
 
     def _is_missing(self, key: bytes, now: float) -> bool:
         since = self._missing.get(key)

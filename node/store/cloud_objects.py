@@ -39,6 +39,12 @@ class ObjectsRemote:
             return data
         return await download(self._objects, names.feature(key), bytes_max=PAYLOAD_BYTES_MAX)
 
+    async def has(self, key: bytes) -> bool:
+        """Whether a pack or an object has `key`."""
+        if await self.packs.look(key) is not None:
+            return True
+        return await self._objects.size(names.feature(key)) is not None
+
     async def put(self, key: bytes, data: memoryview) -> bool:
         """Write the object of `key`; False when the very same payload was there."""
         await self._describe(key[DIGEST_BYTES:], data)

@@ -80,19 +80,23 @@ class Packs:
                 return Place(name, place[0], place[0] + place[1])
         return None
 
-    async def read(self, key: bytes) -> Buffer | None:
-        """The payload of `key`; None when no pack has it. ObjectStoreError when that cannot be told now."""
+    async def look(self, key: bytes) -> Place | None:
+        """The same, once it is known which packs there are. ObjectStoreError when that cannot be told now."""
         encoder = key[DIGEST_BYTES:]
         packs = self._known.get(encoder)
         if packs is None:
             await self.refresh(encoder)
         elif self._now() - packs.read_at > REFRESH_S:
             self._reading_of(encoder)  # and meanwhile on with what is known
-        if (place := self.find(key)) is None:
+        return self.find(key)
+
+    async def read(self, key: bytes) -> Buffer | None:
+        """The payload of `key`; None when no pack has it. ObjectStoreError when that cannot be told now."""
+        if (place := await self.look(key)) is None:
             return None
         data = await download(self._objects, place.pack, place.start, place.end, bytes_max=PAYLOAD_BYTES_MAX)
         if data is None:  # deleted, as by a rule that expires it
-            self._known[encoder].indexes.pop(place.pack, None)
+            self._known[key[DIGEST_BYTES:]].indexes.pop(place.pack, None)
         return data
 
     async def refresh(self, encoder: bytes) -> None:

@@ -20,6 +20,7 @@ from ...protocol.keys import DIGEST_BYTES, PACKED_KEY_BYTES
 
 # 200 payloads of 151 KB: 13 minutes of a camera that sees something new each 4 s.
 PUTS_BYTES_MAX = 32 * 1024 * 1024
+PUTS_MEMORY_SHARE = 1 / 8
 REMOVALS_MAX = 16_384
 REMOVALS_TOGETHER_MAX = 500  # an object store takes 1,000 in one request, and each may be two objects
 PUT_ATTEMPTS_MAX = 4
@@ -53,6 +54,11 @@ class Write:
     def touches(self, other: Write) -> bool:
         """Whether the order of the two matters."""
         return _covers(self, other) or _covers(other, self)
+
+
+def puts_bytes_max(memory_bytes: int) -> int:
+    """What may wait on a node that keeps `memory_bytes` of features: the queue is memory beside that."""
+    return min(PUTS_BYTES_MAX, int(memory_bytes * PUTS_MEMORY_SHARE))
 
 
 class WriteQueue:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 Bytes = bytes | bytearray | memoryview
 
@@ -60,3 +60,29 @@ class Tier(Protocol):
 
     async def close(self) -> None:
         """Write what waits, and end it; once more does no harm."""
+
+
+class Cloud(Tier, Protocol):
+    """The tier that a device shares with others: what one node puts or removes there, it does for all of them."""
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether it has not answered of late."""
+
+    def pays(self, key: bytes, instead_s: float | None) -> bool:
+        """Whether to ask for `key`, for who could encode in `instead_s`, or has nothing else to try."""
+
+    async def has(self, key: bytes) -> bool:
+        """Whether it has `key`; OSError when that cannot be told now."""
+
+    def withdraw(self, name: bytes) -> None:
+        """Do not write what waits for `name`, a key or an image: somebody else sees to what is there."""
+
+    async def remove_now(self, names: Sequence[bytes], timeout_s: float) -> int:
+        """Remove keys and images, and wait for it so long; how many were found there by then."""
+
+    def remove_encoder(self, encoder: bytes) -> None:
+        """Remove everything of the encoder whose identity has that digest, some time."""
+
+    def told(self) -> Mapping[str, Any]:
+        """What it has counted, for GET /v1/stats."""

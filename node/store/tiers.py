@@ -12,7 +12,7 @@ damaged bytes are a miss, counted and removed. Everything that fails below is a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...protocol.keys import EncoderIdentity
     from ...protocol.payload import Payload
     from .memory import MemoryStore
-    from .tier import Tier
+    from .tier import Cloud, Tier
 
 # The budget of I/O under way. Reads: each tier its own places, so that a cloud which hangs takes none of the disk's.
 # A disk of an edge device is busy with 16 reads, and a WAN has 16 payloads of 151 KB in flight at 20 ms and 1 Gbit/s.
@@ -73,13 +73,14 @@ class Tiers:
         memory: MemoryStore,
         *,
         disk: Tier | None = None,
-        cloud: Tier | None = None,
+        cloud: Cloud | None = None,
         is_wanted: Callable[[Payload], bool] = lambda payload: True,
     ) -> None:
         """`is_wanted` says of what comes from below whether it may still be answered: its version, its shape."""
         self.memory = memory
         self.disk = _Lower(disk, is_wanted) if disk is not None else None
         self.cloud = _Lower(cloud, is_wanted) if cloud is not None else None
+        self._cloud = cloud
         # Bound once: a hit costs what it costs in memory.
         self.get = memory.get
         self.peek = memory.peek
@@ -101,6 +102,18 @@ class Tiers:
         """The tiers below memory that there are, by name, from the nearest down."""
         return [(name, tier) for name, tier in (("disk", self.disk), ("cloud", self.cloud)) if tier is not None]
 
+    @property
+    def cloud_told(self) -> Mapping[str, Any]:
+        """What the cloud tier tells of itself; empty without one."""
+        return self._cloud.told() if self._cloud is not None else {}
+
+    @property
+    def cloud_state(self) -> str | None:
+        """`ok`, or `degraded` when it has not answered of late; None without a cloud."""
+        if self._cloud is None:
+            return None
+        return "degraded" if self._cloud.is_degraded else "ok"
+
     def __contains__(self, key: bytes) -> bool:
         """Whether this device holds `key`."""
         return key in self.memory or self.is_on_disk(key)
@@ -117,11 +130,26 @@ class Tiers:
             return None
         return await self.disk.get(key, timeout_s, self._promote_from_disk)
 
-    async def get_from_cloud(self, key: bytes, timeout_s: float = CLOUD_TIMEOUT_S) -> Payload | None:
-        """The payload of `key` from the cloud, which is in memory and on disk from then on."""
-        if self.cloud is None:
+    async def get_from_cloud(
+        self, key: bytes, timeout_s: float = CLOUD_TIMEOUT_S, *, instead_s: float | None = None
+    ) -> Payload | None:
+        """The payload of `key` from the cloud, which is in memory and on disk from then on.
+
+        Who could encode the image in `instead_s` does not ask where that is likely to be faster.
+        """
+        if self.cloud is None or self._cloud is None or not self._cloud.pays(key, instead_s):
             return None
         return await self.cloud.get(key, timeout_s, self._promote_from_cloud)
+
+    async def is_in_cloud(self, key: bytes, timeout_s: float = CLOUD_TIMEOUT_S) -> bool:
+        """Whether the cloud says that it has `key`."""
+        if self._cloud is None or not self._cloud.pays(key, None):
+            return False
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._cloud.has(key)
+        except (OSError, TimeoutError):
+            return False
 
     def _promote_from_disk(self, payload: Payload) -> Payload:
         if (newer := self.memory.peek(payload.key.packed)) is not None:
@@ -184,20 +212,40 @@ class Tiers:
     # -- out ----------------------------------------------------------------------------------------------------
 
     def remove(self, key: bytes) -> bool:
-        """Forget `key` in every tier, reads under way included; whether this device held it."""
+        """Forget `key` on this device, reads and writes under way included; whether it held it.
+
+        What is in the cloud is everybody's: that is for `remove_from_cloud`, on the node that the user spoke to.
+        """
         was_here = self.memory.remove(key)
-        for name, lower in self.lower:
-            lower.forget_reads(key)
-            was_here |= lower.tier.remove(key) and name == "disk"
+        if self.disk is not None:
+            self.disk.forget_reads(key)
+            was_here |= self.disk.tier.remove(key)
+        self._withdraw(key)
         return was_here
 
     def remove_image(self, digest: bytes) -> int:
-        """Forget every key of an image in every tier; how many this device held."""
+        """The same for every key of an image; how many this device held."""
         gone = sum(self.remove(key) for key in self.keys_of_image(digest))
-        for _, lower in self.lower:
-            lower.forget_reads(digest)
-            lower.tier.remove_image(digest)
+        if self.disk is not None:
+            self.disk.forget_reads(digest)
+            self.disk.tier.remove_image(digest)
+        self._withdraw(digest)
         return gone
+
+    def _withdraw(self, name: bytes) -> None:
+        if self.cloud is not None and self._cloud is not None:
+            self.cloud.forget_reads(name)
+            self._cloud.withdraw(name)
+
+    async def remove_from_cloud(self, names: Sequence[bytes], timeout_s: float) -> int:
+        """Remove keys and images from the cloud, for everybody; how many were found there within `timeout_s`."""
+        return await self._cloud.remove_now(names, timeout_s) if self._cloud is not None else 0
+
+    def remove_encoders_from_cloud(self, outdated: Iterable[EncoderIdentity]) -> None:
+        """Remove everything of these encoders from the cloud, for everybody, some time."""
+        if self._cloud is not None:
+            for identity in outdated:
+                self._cloud.remove_encoder(identity.digest)
 
     def keys_of_image(self, digest: bytes) -> list[bytes]:
         """Every key of the image `digest` on this device, whichever encoder made the features."""

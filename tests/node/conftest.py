@@ -103,6 +103,7 @@ class FakeTier:
         self.reading = 0
         self.reading_max = 0
         self.removed: list[bytes] = []
+        self.withdrawn: list[bytes] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -147,6 +148,28 @@ class FakeTier:
     def remove_image(self, digest: bytes) -> int:
         self.removed.append(digest)
         return sum(self.remove(key) for key in self.keys_of_image(digest))
+
+    # As the cloud, which asks its remote for everything and is shared with others:
+
+    is_degraded = False
+
+    def pays(self, key: bytes, instead_s: float | None) -> bool:
+        return True
+
+    async def has(self, key: bytes) -> bool:
+        return key in self.held
+
+    def withdraw(self, name: bytes) -> None:
+        self.withdrawn.append(name)
+
+    async def remove_now(self, names: Sequence[bytes], timeout_s: float) -> int:
+        return sum(self.remove(name) if len(name) == 64 else self.remove_image(name) for name in names)
+
+    def remove_encoder(self, encoder: bytes) -> None:
+        self.held = {key: data for key, data in self.held.items() if not key.endswith(encoder)}
+
+    def told(self) -> Mapping[str, Any]:
+        return {"state": "closed"}
 
     async def flush(self) -> bool:
         return self.is_durable

@@ -111,7 +111,7 @@ def test_a_stronger_layer_decides_between_an_encoder_and_none() -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("colour = 'red'", "colour: no such setting; there are cluster, cluster_key, data_dir"),
+        ("colour = 'red'", "colour: no such setting; there are cloud, cluster, cluster_key"),
         ("replicas = 'two'", "replicas: 'two': expected a number from 1 to 16"),
         ("replicas = true", "replicas: True: expected a number"),
         ("insecure = 'perhaps'", "insecure: 'perhaps': expected true or false"),

@@ -292,13 +292,39 @@ async def test_what_is_not_wanted_any_more_is_a_miss_and_removed(room: Room) -> 
 # -- out --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_is_forgotten_in_every_tier_and_counts_once(room: Room) -> None:
+async def test_a_key_is_forgotten_on_this_device_and_counts_once(room: Room) -> None:
     made = payload(1)
-    room.tiers.put(made, is_new=True)
+    room.tiers.put(made)
     assert room.tiers.remove(made.key.packed)
     assert not room.tiers.remove(made.key.packed)
     assert not room.disk.held
+
+
+async def test_what_is_in_the_cloud_is_removed_by_the_node_that_was_told_and_withdrawn_by_the_others(
+    room: Room,
+) -> None:
+    made = payload(1)
+    room.tiers.put(made, is_new=True)
+    room.tiers.remove(made.key.packed)
+    assert room.cloud.withdrawn == [made.key.packed]
+    assert made.key.packed in room.cloud.held
+    assert await room.tiers.remove_from_cloud([made.key.digest], 1.0) == 1
     assert not room.cloud.held
+
+
+async def test_the_cloud_is_not_asked_where_that_does_not_pay(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = room.in_cloud_alone(1).key.packed
+    monkeypatch.setattr(room.cloud, "pays", lambda key, instead_s: instead_s is None)
+    assert await room.tiers.get_from_cloud(key, instead_s=0.01) is None
+    assert room.cloud.reads == []
+    assert await room.tiers.get_from_cloud(key) is not None
+
+
+async def test_damaged_bytes_in_the_cloud_are_removed_for_everybody(room: Room) -> None:
+    made = room.in_cloud_alone(1)
+    room.cloud.held[made.key.packed] = bytes(made.data)[:-1] + b"?"
+    assert await room.tiers.get_from_cloud(made.key.packed) is None
+    assert (room.in_cloud.corrupt, room.cloud.held) == (1, {})
 
 
 async def test_an_image_is_forgotten_in_every_tier_whichever_encoder_it_was(room: Room) -> None:
@@ -309,7 +335,7 @@ async def test_an_image_is_forgotten_in_every_tier_whichever_encoder_it_was(room
     assert set(room.tiers.keys_of_image(in_memory.key.digest)) == {in_memory.key.packed, on_disk.key.packed}
     assert room.tiers.remove_image(in_memory.key.digest) == 2
     assert room.tiers.keys() == [kept.key.packed]
-    assert in_memory.key.digest in room.cloud.removed  # which alone knows what else it has of it
+    assert in_memory.key.digest in room.cloud.withdrawn
 
 
 async def test_what_is_outdated_is_forgotten_on_disk_too(room: Room) -> None:
