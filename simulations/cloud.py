@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .disk import Held
@@ -85,6 +85,19 @@ class Site:
         await asyncio.sleep(arrives - loop.time())
         return data
 
+    async def has(self, key: bytes) -> bool:
+        """Whether there is an object; takes what asking takes."""
+        await self._is_reachable.wait()
+        loop = asyncio.get_running_loop()
+        self.gets += 1
+        self.bytes_up += 600
+        self.bytes_down += 600
+        await asyncio.sleep(self._up.carry(loop.time(), 600) - loop.time())
+        await asyncio.sleep(self._rng.uniform(*self.service.first_byte_s))
+        is_there = key in self._objects
+        await asyncio.sleep(self._down.carry(loop.time(), 600) - loop.time())
+        return is_there
+
     async def put(self, key: bytes, data: memoryview) -> None:
         """Store an object; takes what the way there takes."""
         await self._is_reachable.wait()
@@ -102,66 +115,50 @@ class Site:
         """Forget every object of an image."""
         return sum(self._objects.remove(key) for key in self._objects.keys_of_image(digest))
 
+    def remove_encoder(self, encoder: bytes) -> int:
+        """Forget every object of an encoder."""
+        return sum(self._objects.remove(key) for key in list(self._objects) if key.endswith(encoder))
 
-class CloudTier:
-    """A node's view of its site's cloud (`tier.Tier`)."""
+
+class SiteRemote:
+    """A site's cloud as a node's cloud tier sees it (`store.cloud.Remote`)."""
 
     def __init__(self, site: Site) -> None:
-        self.queued_bytes = 0
-        self.used_bytes = 0
-        self.capacity_bytes = 0
         self._site = site
-        self._uploads: set[asyncio.Task[None]] = set()
 
-    def __len__(self) -> int:
-        return 0
-
-    def __contains__(self, key: object) -> bool:
+    def is_known(self, key: bytes) -> bool:
+        """Never: what others have put there is not told."""
         return False
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(())
-
-    def keys_of_image(self, digest: bytes) -> list[bytes]:
-        """None is known here."""
-        return []
 
     async def get(self, key: bytes) -> bytes | None:
         """The bytes of `key`."""
         return await self._site.get(key)
 
-    def put(self, key: bytes, data: memoryview) -> bool:
-        """Send `data` behind."""
-        self.queued_bytes += len(data)
-        upload = asyncio.ensure_future(self._upload(key, data))
-        self._uploads.add(upload)
-        upload.add_done_callback(self._uploads.discard)
+    async def has(self, key: bytes) -> bool:
+        """Whether it is there, at the price of a small request."""
+        return await self._site.has(key)
+
+    async def put(self, key: bytes, data: memoryview) -> bool:
+        """Send it, unless it is there."""
+        if await self._site.has(key):
+            return False
+        await self._site.put(key, data)
         return True
 
-    async def _upload(self, key: bytes, data: memoryview) -> None:
-        try:
-            await self._site.put(key, data)
-        finally:
-            self.queued_bytes -= len(data)
+    async def remove(self, keys: Sequence[bytes]) -> int:
+        """Forget them."""
+        return sum(self._site.remove(key) for key in keys)
 
-    def remove(self, key: bytes) -> bool:
-        """Forget `key`."""
-        return self._site.remove(key)
-
-    def remove_image(self, digest: bytes) -> int:
-        """Forget every key of an image."""
+    async def remove_image(self, digest: bytes) -> int:
+        """Forget every object of an image."""
         return self._site.remove_image(digest)
 
-    async def flush(self) -> bool:
-        """Until everything is sent."""
-        await asyncio.gather(*self._uploads)
-        return True
+    async def remove_encoder(self, encoder: bytes) -> int:
+        """Forget everything of an encoder."""
+        return self._site.remove_encoder(encoder)
 
     async def close(self) -> None:
-        """What is not sent by now never is."""
-        for upload in tuple(self._uploads):
-            upload.cancel()
-        await asyncio.gather(*self._uploads, return_exceptions=True)
+        """Nothing is under way that its callers do not wait for."""
 
 
 def slow_start_s(size: int, uplink: Link) -> float:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from ..node.eviction.policies import POLICIES
 from ..node.lookup import Found
+from ..node.store.cloud import CloudTier
+from ..node.store.cloud_queue import WriteQueue, puts_bytes_max
 from ..protocol.errors import EdgeCacheError, EncoderUnavailable
 from ..protocol.features import Source
 from ..protocol.keys import FeatureKey
 from . import virtual_time
-from .cloud import CloudService, CloudTier, Site
+from .cloud import CloudService, Site, SiteRemote
 from .cluster import Cluster
 from .devices import DEVICES, MODELS
 from .disk import ModelledDisk
@@ -126,7 +128,7 @@ class World:
             link=lambda index: LINKS[scenario.link],
             memory=lambda index: HeadsStore(scenario.memory, POLICIES[scenario.policy](scenario.memory), self._bodies),
             disk=lambda index: self._disks[index] if scenario.disk_bytes else None,
-            cloud=lambda index: CloudTier(self.site) if scenario.cloud else None,
+            cloud=lambda index: self._cloud(index) if scenario.cloud else None,
         )
         count = len(requests)
         self.record = Record(scenario, requests, np.full(count, -1, np.int8), np.zeros(count))
@@ -250,6 +252,14 @@ class World:
         # Images are their own digests here.
         encode_s = self._device.encode_s[self._scenario.model]
         return DeviceEncoder(self._model(self._versions[index]), encode_s, digest=lambda image: image)
+
+    def _cloud(self, index: int) -> CloudTier:
+        return CloudTier(
+            SiteRemote(self.site),
+            now=asyncio.get_running_loop().time,
+            rng=random.Random(f"{self._scenario.seed}:{index}:cloud"),
+            queue=WriteQueue(puts_bytes_max(self._scenario.memory)),
+        )
 
     # -- invariants ---------------------------------------------------------------------------------------------
 
