@@ -25,7 +25,7 @@ from .vit import VisionTransformer
 
 FIT_COSINE_MIN = 0.99
 """What those who leave early, or are seen small, have in the mean with the plain model's features, if not told."""
-CALIBRATION_IMAGES = 64
+CALIBRATION_IMAGES = 32
 """Images that ranges of activations are measured on."""
 _CHUNK = 64  # images in one pass while fitting
 
@@ -52,15 +52,22 @@ def build(
     threads: int = 1,
     batch: int = 1,
     cosine_min: float = FIT_COSINE_MIN,
+    plain: Array | None = None,
 ) -> Built:
     """Make the tower that `options` describe. `images` (count, 3, side, side) are what it is fitted and calibrated on.
+
+    `plain` are the plain model's features of those images, if they are at hand.
 
     Graphs are for batches of exactly `batch`, in which exits and routes are not possible beyond 1 except with torch.
     """
     needs_images = options.is_fitted or options.precision in (Precision.INT8_STATIC, Precision.INT8_BFLOAT16)
     if needs_images and images is None:
         raise InvalidValue(f"{options}: it is fitted on images, and there are none")
-    options, modules = fitted(model, options, images, cosine_min)
+    wanted = None
+    if options.is_fitted:
+        assert images is not None
+        wanted = torch.from_numpy(plain) if plain is not None else through(model, torch.from_numpy(images))
+    options, modules = fitted(model, options, images, wanted, cosine_min)
     if options.runtime is Runtime.TORCH:
         graphs: dict[str, Graph] = {
             name: TorchGraph(module, is_bfloat16=options.precision.is_bfloat16) for name, module in modules.items()
@@ -81,44 +88,50 @@ def build(
 
 
 def fitted(
-    model: VisionTransformer, options: Options, images: Array | None, cosine_min: float
+    model: VisionTransformer, options: Options, images: Array | None, wanted: Tensor | None, cosine_min: float
 ) -> tuple[Options, dict[str, nn.Module]]:
-    """The modules that `options` describe, and the options with the thresholds that were found for them."""
+    """The modules that `options` describe, and the options with the thresholds that were found for them.
+
+    `wanted` are the plain model's features of `images`.
+    """
     pixels = None if images is None else torch.from_numpy(images)
     if options.exits:
         assert pixels is not None
-        return _with_exits(model, options, pixels, cosine_min)
-    modules: dict[str, nn.Module] = {MAIN: bridged(model, options.shortcuts, pixels)}
+        assert wanted is not None
+        return _with_exits(model, options, pixels, wanted, cosine_min)
+    modules: dict[str, nn.Module] = {MAIN: bridged(model, options.shortcuts, pixels, wanted)}
     if options.small_side:
         assert pixels is not None
+        assert wanted is not None
         small = replace(options.shortcuts, side=options.small_side)
-        modules[SMALL] = bridged(model, small, pixels)
+        modules[SMALL] = bridged(model, small, pixels, wanted)
         if not options.small_bits:
-            cosines = cosine_of(through(modules[SMALL], pixels), through(model, pixels))
+            cosines = cosine_of(through(modules[SMALL], pixels), wanted)
             plainness = np.array([-detail_bits(picture) for picture in pixels.numpy()], np.float32)
             (threshold,) = thresholds_for([plainness], [cosines], cosine_min)
             options = replace(options, small_bits=-threshold)
     return options, modules
 
 
-def bridged(model: VisionTransformer, shortcuts: Shortcuts, pixels: Tensor | None) -> ReducedVit:
-    """The reduced model, with its bridge if it wants one."""
+def bridged(model: VisionTransformer, shortcuts: Shortcuts, pixels: Tensor | None, wanted: Tensor | None) -> ReducedVit:
+    """The reduced model, with its bridge to the features that are `wanted`, if it is to have one."""
     reduced = ReducedVit(model, shortcuts).eval()
-    if shortcuts.is_bridged:
+    if shortcuts.is_bridged and shortcuts != Shortcuts(is_bridged=True):
         assert pixels is not None
-        reduced.bridge = fit_bridge(through(reduced, pixels), through(model, pixels))
+        assert wanted is not None
+        reduced.bridge = fit_bridge(through(reduced, pixels), wanted)
     return reduced
 
 
 def _with_exits(
-    model: VisionTransformer, options: Options, pixels: Tensor, cosine_min: float
+    model: VisionTransformer, options: Options, pixels: Tensor, wanted: Tensor, cosine_min: float
 ) -> tuple[Options, dict[str, nn.Module]]:
     shape = model.shape
     for block in options.exits:
         if not 0 < block < (options.shortcuts.depth or shape.depth):
             raise InvalidValue(f"exit after {block} blocks: the model has {shape.depth}")
     reduced = ReducedVit(model, options.shortcuts).eval()
-    stages, wanted = stages_of(reduced, options.exits), through(model, pixels)
+    stages = stages_of(reduced, options.exits)
     state: tuple[Tensor, ...] = (pixels,)
     sureness, cosines = [], []
     for stage in stages:
@@ -166,7 +179,7 @@ def _files(options: Options, modules: Mapping[str, nn.Module], examples: Array, 
         inputs = calibration[name][0]
         outputs = ["features"]
         if isinstance(module, Stage) and not module.is_last:
-            outputs += ["sureness", "tokens", "sizes", "where"]
+            outputs += ["sureness", "tokens", "sizes", "where"][: len(TorchGraph(module).run(*inputs)) - 1]
         file = exported(module, [torch.from_numpy(array) for array in inputs], outputs)
         if options.precision is Precision.INT8:
             file = dynamic_int8(file)

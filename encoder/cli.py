@@ -9,9 +9,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..protocol.errors import EdgeCacheError, InvalidValue
+from .runtimes import Runtime
 from .spec import EXPECTED, TINY
+
+if TYPE_CHECKING:
+    from .measure import Row
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +56,21 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--min-cosine", type=float, default=0.95, metavar="C", help="refuse a map that is worse")
     fit.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
     fit.set_defaults(run=_fit)
+
+    bench = commands.add_parser("bench", help="measure every runtime and every shortcut: a table, JSON, a plot")
+    _common(bench)
+    _measuring(bench)
+    bench.add_argument("--batch", type=int, default=1, metavar="N", help="images at once")
+    bench.add_argument("--no-memory", action="store_true", help="leave out the memory and start of a node's worker")
+    bench.set_defaults(run=_bench)
+
+    tune = commands.add_parser("tune", help="find the fastest that is true enough, and write its profile")
+    _common(tune)
+    _measuring(tune)
+    tune.add_argument("--max-ms", type=float, metavar="MS", help="fail if an image takes longer")
+    tune.add_argument("--runtime", action="append", choices=list(Runtime), help="only these (default: all installed)")
+    tune.add_argument("--out", type=Path, default=Path("profile.toml"), metavar="FILE.toml")
+    tune.set_defaults(run=_tune)
     return parser
 
 
@@ -75,6 +95,73 @@ def _fit(options: argparse.Namespace) -> None:
         f"{options.out}: {made.source} to {made.target}, cosine {made.fidelity_mean:.4f} in the mean and at least "
         f"{made.fidelity:.4f} over {made.pairs} images that it was not fitted on"
     )
+
+
+def _measuring(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--min-cosine", type=float, default=0.99, metavar="C", help="mean, to the plain features")
+    command.add_argument("--count", type=int, default=600, metavar="N", help="images, a third of them to fit on")
+    command.add_argument("--json", type=Path, metavar="FILE")
+    command.add_argument("--plot", type=Path, metavar="FILE.png")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from .bench_command import bench
+    from .measure import table
+
+    rows, about = bench(
+        options.encoder,
+        _images_of(options),
+        count=options.count,
+        threads=_at_least_one("--threads", options.threads),
+        batch=_at_least_one("--batch", options.batch),
+        cosine_min=options.min_cosine,
+        with_memory=not options.no_memory,
+    )
+    print(table(rows))
+    _write(options, rows, about)
+
+
+def _tune(options: argparse.Namespace) -> None:
+    from .measure import table
+    from .tune_command import tune
+
+    row, rows, about = tune(
+        options.encoder,
+        _images_of(options),
+        options.out,
+        count=options.count,
+        threads=_at_least_one("--threads", options.threads),
+        cosine_min=options.min_cosine,
+        ms_max=options.max_ms,
+        runtimes=options.runtime and [Runtime(name) for name in options.runtime],
+    )
+    print(table(rows))
+    print(f"\n{options.out}: {row.name}, {row.ms:.2f} ms, {row.speedup:.2f} × plain, cosine {row.cosine_mean:.4f}")
+    print(f"edgecache-node --encoder {options.out}")
+    _write(options, rows, about)
+
+
+def _images_of(options: argparse.Namespace) -> Path:
+    if options.images is None:
+        raise InvalidValue("what it costs is measured on real images: name a directory with --images")
+    images: Path = options.images
+    return images
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise InvalidValue(f"{name} {value}: at least 1")
+    return value
+
+
+def _write(options: argparse.Namespace, rows: list[Row], about: dict[str, object]) -> None:
+    from . import measure, plot
+
+    if options.json:
+        options.json.write_bytes(measure.as_json(rows, about))
+    if options.plot:
+        title = f"{about['encoder']} on {about['device']}, {about['threads']} threads, batch {about['batch']}"
+        plot.draw(rows, title, options.plot)
 
 
 def _export(options: argparse.Namespace) -> None:

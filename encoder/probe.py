@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,12 +15,17 @@ QUERIES_AT_ONCE = 1000  # × 50,000 similarities are 200 MB
 
 def ridge_accuracy(known: Tensor, known_labels: Tensor, asked: Tensor, asked_labels: Tensor) -> float:
     """The share of `asked` (images, dim) that a linear map fitted on `known` (images, dim) puts in the right class."""
+    return _share_right(ridge_fit(known, known_labels)(asked).argmax(dim=1), asked_labels)
+
+
+def ridge_fit(known: Tensor, known_labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """A linear map from inputs (images, dim) to a score for each class, fitted on `known`."""
     mean, std = known.mean(dim=0), known.std(dim=0) + 1e-6
     inputs = _with_one((known - mean) / std).double()  # (images, dim + 1)
     targets = F.one_hot(known_labels).double()  # (images, classes)
     penalty = RIDGE * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64)
     weights = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets)  # (dim + 1, classes)
-    return _share_right((_with_one((asked - mean) / std).double() @ weights).argmax(dim=1), asked_labels)
+    return lambda asked: _with_one((asked - mean) / std).double() @ weights
 
 
 def neighbour_accuracy(known: Tensor, known_labels: Tensor, asked: Tensor, asked_labels: Tensor) -> float:

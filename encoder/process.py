@@ -55,6 +55,11 @@ class WorkerProcess:
         self._exit = asyncio.create_task(process.wait())
         self._logging = asyncio.create_task(_log_lines(process.stderr))
 
+    @property
+    def id(self) -> int:
+        """The operating system's number for it."""
+        return self._process.pid
+
     @classmethod
     async def spawn(cls, spec: str, threads: int) -> WorkerProcess:
         """Start a process that loads `spec` and computes with `threads` threads."""

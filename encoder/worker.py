@@ -53,6 +53,12 @@ class EncoderWorker:
         self._settled = asyncio.Event()  # set once the encoder is loaded, or has failed
         self._life: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._process_id: int | None = None
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the process that encodes now, if there is one: for measuring it."""
+        return self._process_id
 
     async def start(self) -> None:
         """Begin to load the encoder and return at once; what goes wrong is told to those who ask for features."""
@@ -126,6 +132,7 @@ class EncoderWorker:
 
     async def _run_one_process(self) -> None:
         process = await WorkerProcess.spawn(self._spec, self._threads)
+        self._process_id = process.id
         try:
             description = await process.load()
             if self.known is not None and description != self.known:
@@ -143,6 +150,7 @@ class EncoderWorker:
                 self._encoding = []
                 self._failures_in_a_row = 0
         finally:
+            self._process_id = None
             await process.kill()
 
     def _note_failure(self, failed: WorkerFailed) -> float:

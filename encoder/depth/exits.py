@@ -24,8 +24,8 @@ from ..vit import VisionTransformer
 class Stage(nn.Module):
     """The blocks up to one exit. Takes pixels or what the stage before left; gives features, how sure, and the rest.
 
-    The rest is tokens (batch, n, dim), their sizes (batch, n) and, for each of the full grid's, its place among them
-    (batch, tokens), all in float32: what the next stage takes. The last stage gives features alone.
+    The rest is what the next stage takes: tokens (batch, n, dim) and, where some are merged, their sizes (batch, n) and
+    for each of the full grid's its place among them (batch, tokens), all in float32. The last gives features alone.
     """
 
     def __init__(self, reduced: ReducedVit, blocks: Sequence[int], bridge: nn.Module, is_first: bool, is_last: bool):
@@ -40,11 +40,17 @@ class Stage(nn.Module):
         features = self.bridge(self.reduced.finish(kept))
         if self.is_last:
             return (features,)
-        return (features, self._sureness(features, kept, before), kept.tokens, kept.sizes, kept.where.float())
+        merged = (kept.sizes, kept.where.float()) if self.reduced.shortcuts.merge else ()
+        return (features, self._sureness(features, kept, before), kept.tokens, *merged)
 
     def run(self, *inputs: Tensor) -> tuple[Tokens, Tensor]:
         """The tokens after these blocks, and those of the full grid before the last of them."""
-        kept = self.reduced.start(inputs[0]) if self.is_first else Tokens(inputs[0], inputs[1], inputs[2].long())
+        if self.is_first:
+            kept = self.reduced.start(inputs[0])
+        elif self.reduced.shortcuts.merge:
+            kept = Tokens(inputs[0], inputs[1], inputs[2].long())
+        else:
+            kept = Tokens.all_of(inputs[0])
         before = kept.on_the_grid()
         for index in self.blocks:
             before = kept.on_the_grid()

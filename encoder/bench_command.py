@@ -1,0 +1,190 @@
+"""`edgecache-encoder bench`: one table of what each runtime and each shortcut gives and costs on this device."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..protocol.errors import InvalidValue
+from . import candidates, measure
+from .build import Built, build, through
+from .depth.exits import layer_agreement
+from .export_command import torch_encoder
+from .image_set import ImageSet
+from .measure import Row
+from .options import Options
+from .runtimes import Array, Runtime
+from .torch_encoder import TorchEncoder
+from .vit import VisionTransformer
+
+TIMED_IMAGES = 24
+Say = Callable[[str], None]
+
+
+@dataclass
+class Bench:
+    """A plain encoder, images to fit on and others to measure on, and what has been measured so far."""
+
+    spec: str
+    encoder: TorchEncoder
+    model: VisionTransformer
+    fitted: ImageSet
+    measured: ImageSet
+    threads: int
+    batch: int
+    say: Say
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(self.threads)
+        self.plain_fitted = through(self.model, torch.from_numpy(self.fitted.pixels)).numpy()
+        self.plain_measured = through(self.model, torch.from_numpy(self.measured.pixels)).numpy()
+        self.classify = measure.classifier_for(self.model, self.fitted, self.plain_fitted)
+
+    @classmethod
+    def prepare(cls, spec: str, images: Path, *, count: int, threads: int, batch: int, say: Say) -> Bench:
+        """Load the encoder and `count` images, a third of which are fitted on and the rest measured."""
+        encoder = torch_encoder(spec)
+        if not isinstance(encoder.model, VisionTransformer):
+            raise InvalidValue(f"encoder {spec!a} is no vision transformer of ours")
+        if images.suffix == ".npz":  # it has a part to fit on
+            fitted = ImageSet.read(images, encoder.preprocessing, max(1, count // 3), "train")
+            measured = ImageSet.read(images, encoder.preprocessing, max(1, count - count // 3), "test")
+        else:
+            everything = ImageSet.read(images, encoder.preprocessing, count)
+            if len(everything.pixels) < 3:
+                raise InvalidValue(f"{len(everything.pixels)} images, at least 3: some to fit on and some to measure")
+            fitted, measured = everything.split(max(1, len(everything.pixels) // 3))
+        say(f"{len(fitted.pixels)} images to fit on, {len(measured.pixels)} others to measure")
+        return cls(spec, encoder, encoder.model, fitted, measured, threads, batch, say)
+
+    @property
+    def least_needed(self) -> list[int]:
+        """Blocks by how little they change, the least first."""
+        agreement = layer_agreement(self.model, torch.from_numpy(self.fitted.pixels[:64]))
+        return sorted(range(len(agreement)), key=lambda block: -agreement[block])
+
+    def build(self, options: Options, cosine_min: float) -> Built:
+        """Make one configuration, fitted on the images for that."""
+        return build(
+            self.model,
+            options,
+            self.fitted.pixels,
+            threads=self.threads,
+            batch=self.batch,
+            cosine_min=cosine_min,
+            plain=self.plain_fitted,
+        )
+
+    def rows(self, all_built: Sequence[Built], *, with_memory: bool, rounds: int = 3) -> list[Row]:
+        """Measure configurations side by side; the first is the plain one."""
+        towers = {str(index): built.tower for index, built in enumerate(all_built)}
+        count = max(self.batch, TIMED_IMAGES // self.batch * self.batch)
+        timed = self.measured.pixels[np.arange(count) % len(self.measured.pixels)]
+        times = measure.milliseconds(towers, timed, batch=self.batch, rounds=rounds)
+        meters, rows = measure.energy_meters(), []
+        for index, built in enumerate(all_built):
+            row = Row(str(built.options), times[str(index)], megabytes=self._megabytes(built))
+            made = measure.features_of(built.tower, self.measured.pixels, self.batch)
+            row = measure.fidelity(row, made, self.plain_measured, self.measured.labels, self.classify)
+            row = replace(row, millijoules=measure.millijoules(built.tower, timed, meters) if self.batch == 1 else None)
+            can_be_kept = built.files or not built.options.is_fitted
+            if with_memory and self.batch == 1 and can_be_kept:
+                row = asyncio.run(
+                    measure.in_a_node(row, self.spec, self.encoder, built, _any_image(self.encoder), self.threads)
+                )
+            self.say(f"  {row.ms:8.2f} ms  cosine {row.cosine_mean:.4f}  {row.name}")
+            rows.append(row)
+        return rows
+
+    def _megabytes(self, built: Built) -> float:
+        weights = sum(weight.numel() * 4 for weight in self.model.state_dict().values())
+        return (built.model_bytes or weights) / 1e6
+
+    def about(self) -> dict[str, Any]:
+        """What the rows were measured on."""
+        return {
+            "encoder": str(self.encoder.identity),
+            "device": f"{processor_name()}, {os.cpu_count()} cores, {platform.system()}",
+            "threads": self.threads,
+            "batch": self.batch,
+            "images": len(self.measured.pixels),
+            "torch": str(torch.__version__),
+        }
+
+
+def relate(rows: Sequence[Row], whole: Sequence[bool]) -> list[Row]:
+    """Rows with their speed-ups over the first, and over the fastest of those that leave nothing out."""
+    strongest = min(row.ms for row, is_whole in zip(rows, whole, strict=True) if is_whole)
+    return [replace(row, speedup=rows[0].ms / row.ms, over_strongest=strongest / row.ms) for row in rows]
+
+
+def strongest_of(all_built: Sequence[Built], rows: Sequence[Row], cosine_min: float) -> Options:
+    """The fastest runtime alone that keeps the fidelity; the plain one always does."""
+    kept = [
+        (row.ms, index)
+        for index, (built, row) in enumerate(zip(all_built, rows, strict=True))
+        if built.options.is_whole and (row.cosine_mean >= cosine_min or index == 0)
+    ]
+    return all_built[min(kept)[1]].options
+
+
+def bench(
+    spec: str,
+    images: Path,
+    *,
+    count: int,
+    threads: int,
+    batch: int,
+    cosine_min: float,
+    with_memory: bool,
+    only_runtime: Runtime | None = None,
+) -> tuple[list[Row], dict[str, Any]]:
+    """Measure everything that makes sense for this encoder on this device."""
+    say: Say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    work = Bench.prepare(spec, images, count=count, threads=threads, batch=batch, say=say)
+    installed = candidates.installed_runtimes()
+    say(f"runtimes: {', '.join(installed)}")
+    alone = [work.build(options, cosine_min) for options in candidates.runtimes_alone(installed)]
+    first = work.rows(alone, with_memory=False)
+    best = strongest_of(alone, first, cosine_min)
+    say(f"strongest alone: {best}; every shortcut on it")
+    shortcuts = [
+        *candidates.shortcuts_alone(work.model.shape, work.least_needed),
+        *candidates.combinations(work.model.shape),
+    ]
+    if batch > 1:  # one by one is what exits and routes are for
+        shortcuts = [options for options in shortcuts if not options.exits and not options.small_side]
+    built = [*alone, *(work.build(candidates.on(o, best.runtime, best.precision), cosine_min) for o in shortcuts)]
+    say("measured side by side:")
+    rows = work.rows(built, with_memory=with_memory)
+    return relate(rows, [one.options.is_whole for one in built]), work.about()
+
+
+def processor_name() -> str:
+    """What the processor calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _any_image(encoder: TorchEncoder) -> bytes:
+    side = max(encoder.preprocessing.height, encoder.preprocessing.width)
+    noise: Array = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.float32)
+    file = io.BytesIO()
+    Image.fromarray(noise.astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()

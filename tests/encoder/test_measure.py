@@ -1,0 +1,105 @@
+"""The rows of a table: what they say of towers whose speed and errors are known."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgecache.encoder import candidates, measure, plot
+from edgecache.encoder.bench_command import relate
+from edgecache.encoder.measure import Row
+from edgecache.encoder.runtimes import Array
+from edgecache.encoder.vit import VitShape
+
+
+class Slow:
+    """Takes a given time, and some images longer."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.calls = seconds, 0
+
+    def __call__(self, pixels: Array) -> Array:
+        self.calls += 1
+        until = time.perf_counter() + self.seconds * len(pixels)
+        while time.perf_counter() < until:
+            pass
+        return pixels
+
+
+def test_times_are_per_image_and_towers_take_turns() -> None:
+    pixels = np.zeros((8, 1), np.float32)
+    towers = {"fast": Slow(0.001), "slow": Slow(0.003)}
+    for batch in (1, 4):
+        times = measure.milliseconds(towers, pixels, batch=batch, rounds=2)
+        assert times["fast"] >= 1
+        assert times["slow"] > 1.5 * times["fast"]
+
+
+def test_features_of_a_last_batch_that_is_short_are_there_too() -> None:
+    pixels = np.arange(7, dtype=np.float32)[:, None]
+    assert np.array_equal(measure.features_of(lambda batch: batch * 2, pixels, batch=3), pixels * 2)
+
+
+def test_fidelity_is_measured_against_the_plain_features() -> None:
+    chance = np.random.default_rng(0)
+    plain = chance.normal(size=(10, 4, 8)).astype(np.float32)
+    exact = measure.fidelity(Row("", 1.0), plain, plain, None, None)
+    assert exact.cosine_min == pytest.approx(1)
+    assert exact.top1 is None
+    wrong = plain.copy()
+    wrong[3] *= -1
+    labels = (plain.mean(axis=(1, 2)) > 0).astype(np.int64)
+    row = measure.fidelity(Row("", 1.0), wrong, plain, labels, lambda pooled: (pooled.mean(dim=1) > 0).long())
+    assert row.cosine_mean == pytest.approx(0.8)
+    assert row.cosine_min == pytest.approx(-1)
+    assert row.top1 == pytest.approx(0.9)
+
+
+def test_speed_is_told_beside_the_plain_model_and_the_strongest_runtime() -> None:
+    rows = relate([Row("plain", 8.0), Row("runtime", 4.0), Row("merged", 2.0)], [True, True, False])
+    assert [row.speedup for row in rows] == [1, 2, 4]
+    assert [row.over_strongest for row in rows] == [0.5, 1, 2]
+
+
+def test_a_meter_that_is_there_is_read_and_none_is_none(tmp_path: Path) -> None:
+    meter = tmp_path / "intel-rapl:0" / "energy_uj"
+    meter.parent.mkdir()
+    meter.write_text("1000")
+    assert measure.energy_meters(tmp_path) == [meter]
+
+    def tower(pixels: Array) -> Array:
+        meter.write_text(str(int(meter.read_text()) + 5000))
+        return pixels
+
+    assert measure.millijoules(tower, np.zeros((4, 1), np.float32), [meter]) == pytest.approx(5)
+    assert measure.millijoules(tower, np.zeros((4, 1), np.float32), []) is None
+
+
+def test_a_table_has_no_blank_cells_and_a_plot_is_drawn(tmp_path: Path) -> None:
+    rows = [
+        Row("torch float32", 10.0, cosine_mean=1.0),
+        Row("openvino float32, merge 4", 5.0, cosine_mean=0.99, top1=0.5),
+        Row("onnx int8", 7.0, cosine_mean=0.98),
+    ]
+    cells = [cell.strip() for line in measure.table(rows).splitlines() for cell in line.strip("|").split("|")]
+    assert all(cells)
+    assert [row.name for row in plot.front(rows)] == ["openvino float32, merge 4", "torch float32"]
+    plot.draw(rows, "title", tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    written = json.loads(measure.as_json(rows, {"encoder": "e"}))
+    assert written["results"][1]["top1"] == 0.5
+
+
+@pytest.mark.parametrize("shape", [VitShape(), VitShape(image_side=224, patch_side=16, stem=(), depth=12)])
+def test_every_candidate_fits_its_model(shape: VitShape) -> None:
+    needed = list(range(shape.depth))
+    made = [*candidates.shortcuts_alone(shape, needed), *candidates.combinations(shape)]
+    assert len(set(map(str, made))) == len(made)
+    for options in made:
+        options.shortcuts.check(shape.image_side, shape.patch_side, shape.depth)
+        for side in (options.small_side,) if options.small_side else ():
+            replace(options.shortcuts, side=side).check(shape.image_side, shape.patch_side, shape.depth)
