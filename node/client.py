@@ -178,15 +178,22 @@ class Client:
         return found
 
     async def put(
-        self, digest: Digest, array: ArrayLike, *, encoder: str | None = None, version: str | None = None
+        self,
+        digest: Digest,
+        array: ArrayLike,
+        *,
+        encoder: str | None = None,
+        version: str | None = None,
+        durable: bool = False,
     ) -> int:
         """Store features (tokens, dim) made elsewhere; on how many nodes they now are.
 
-        `encoder` and `version` say what made them. Refused when the cluster will not have them, InvalidValue for what
-        is no array of numbers, NoNodeAnswers.
+        `encoder` and `version` say what made them. `durable` waits until a power cut could not take them from the disk
+        of the node that is asked. Refused when the cluster will not have them, or not durably, InvalidValue for what is
+        no array of numbers, NoNodeAnswers.
         """
         try:
-            return await self._put(_digest(digest), _tokens(array), self._ask(encoder, version, None))
+            return await self._put(_digest(digest), _tokens(array), self._ask(encoder, version, None), durable)
         except NoNodeAnswers:
             if self._encode is None:
                 raise
@@ -282,12 +289,12 @@ class Client:
         half = len(digests) // 2
         return await self._get_batch(digests[:half], ask) | await self._get_batch(digests[half:], ask)
 
-    async def _put(self, digest: bytes, array: NDArray[np.float32], ask: Ask) -> int:
+    async def _put(self, digest: bytes, array: NDArray[np.float32], ask: Ask, durable: bool = False) -> int:
         answer = await self._nodes.ask(
             "PUT",
             _path(digest),
             told,
-            query=ask.query(),
+            query=ask.query() | ({"durable": "true"} if durable else {}),
             headers={"Content-Type": Form.NPY},
             body=npy_head(array.shape) + array.astype("<f4", copy=False).tobytes(),
         )

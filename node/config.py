@@ -22,6 +22,9 @@ COPIES_MAX = 16
 NAME_BYTES_MAX = 200  # what fits into an announcement, and no more than a line of a table can take
 MEMORY_BYTES_MIN = 1024 * 1024
 MEMORY_SHARE = 0.25
+DISK_BYTES_MIN = 16 * 1024 * 1024
+DISK_SHARE = 0.1
+DISK_BYTES_USUAL_MAX = 4 * 1024**3
 
 _UNITS = {"": 1, "b": 1} | {
     f"{prefix}{suffix}": base**power
@@ -45,6 +48,8 @@ class Config:
     """Where it keeps its id and its peers; default: a directory of its own below the XDG data directory."""
     memory_bytes: int | None = None
     """What its features may take in memory; default: 25 % of the memory that this process may use."""
+    disk_bytes: int | None = None
+    """What its features may take on disk, 0 for none; default: 10 % of what is free there, 4 GiB at most."""
     eviction: str = POLICY_USUAL
     """Which policy says what goes when memory is full; `docs/eviction.md` compares them."""
     encoder: str | None = None
@@ -149,6 +154,8 @@ def flag_parser() -> argparse.ArgumentParser:
     add("--peer-listen", metavar="HOST:PORT", help="peers (default: the port after that of --listen: 7441)")
     add("--data-dir", metavar="DIR", help="where its id and its peers are kept (default: below the XDG data directory)")
     add("--memory", metavar="SIZE", help="memory for features, such as 512MiB (default: 25 %% of what there is)")
+    add("--disk", metavar="SIZE", help="disk for features, such as 8GiB; 0: memory only (default: 10 %% of what is "
+        "free below --data-dir, 4GiB at most)")  # fmt: skip
     add("--eviction", metavar="POLICY", help="who goes when memory is full: one of "
         f"{', '.join(POLICIES)} (default: {POLICY_USUAL})")  # fmt: skip
     add("--encoder", metavar="SPEC", help="edgecache/tiny, hf:ID-or-directory, onnx:FILE, PROFILE.toml or "
@@ -176,6 +183,16 @@ def default_memory_bytes() -> int:
         except (OSError, ValueError):  # no such cgroup, or "max"
             continue
     return max(MEMORY_BYTES_MIN, int(available * MEMORY_SHARE))
+
+
+def default_disk_bytes(directory: Path, held_bytes: int) -> int:
+    """10 % of what is free on the file system of `directory`, of which `held_bytes` are ours by now; 4 GiB at most.
+
+    0 where that would be too little to be worth it.
+    """
+    there = os.statvfs(directory)
+    share = int((there.f_bavail * there.f_frsize + held_bytes) * DISK_SHARE)
+    return min(share, DISK_BYTES_USUAL_MAX) if share >= DISK_BYTES_MIN else 0
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -230,6 +247,13 @@ def _memory(value: object) -> int:
     return size
 
 
+def _disk(value: object) -> int:
+    size = value if isinstance(value, int) and not isinstance(value, bool) else parse_size(_text(value))
+    if size != 0 and size < DISK_BYTES_MIN:
+        raise InvalidValue(f"{value!a}: at least {DISK_BYTES_MIN} bytes, or 0 for no disk")
+    return size
+
+
 def _eviction(value: object) -> str:
     if not isinstance(value, str) or value not in POLICIES:
         raise InvalidValue(f"{value!a}: expected one of {', '.join(POLICIES)}")
@@ -270,6 +294,7 @@ _FIELDS: dict[str, Callable[[object], Any]] = {
     "peer_listen": _address,
     "data_dir": _path,
     "memory": _memory,
+    "disk": _disk,
     "eviction": _eviction,
     "encoder": _text,
     "no_encoder": _flag,
@@ -282,4 +307,4 @@ _FIELDS: dict[str, Callable[[object], Any]] = {
     "replicas": _replicas,
     "log_format": _log_format,
 }
-_RENAMED = {"memory": "memory_bytes", "seed": "seeds"}
+_RENAMED = {"memory": "memory_bytes", "disk": "disk_bytes", "seed": "seeds"}

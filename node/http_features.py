@@ -42,12 +42,13 @@ from .http_bodies import (
     read_json,
 )
 from .http_problems import Problem
-from .http_query import Ask
+from .http_query import WRITE_PARAMETERS, Ask
 from .http_uploads import uploaded
 from .versions import UnknownEncoder
 
 if TYPE_CHECKING:
     from ..protocol.keys import EncoderIdentity
+    from ..protocol.payload import Payload
     from .face import NodeFace
     from .lookup import Found
 
@@ -139,7 +140,7 @@ class FeaturesApi:
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/features: the features of the image in the body, encoded when nobody has them."""
-        ask, form = Ask.of(request), negotiated(request, Form)
+        ask, form = Ask.of(request, WRITE_PARAMETERS), negotiated(request, Form)
         declared = content_type(request)
         if declared not in UNSPECIFIC_TYPES | IMAGE_TYPES | _IMAGE_TYPES_TOO:
             raise Problem(415, f"Content-Type {declared!a}: expected {', '.join(sorted(IMAGE_TYPES))}")
@@ -155,6 +156,8 @@ class FeaturesApi:
                 found = await self._node.lookup.get(key, image, reach=ask.reach, min_fidelity=ask.min_fidelity)
             except InvalidValue as error:  # the caller's values have all been checked by now
                 raise RuntimeError(f"the encoder made features that cannot be kept: {error}") from error
+            if found is not None and ask.durable:
+                await self._make_durable(found.payload)
         if found is None:
             raise _nobody_holds(key)
         return await _answer(request, found, form, started)
@@ -187,15 +190,17 @@ class FeaturesApi:
 
     async def put(self, request: web.Request) -> web.StreamResponse:
         """PUT /v1/features/DIGEST: store features made elsewhere."""
-        digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request)
+        digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request, WRITE_PARAMETERS)
         async with _deadline(ask), self._bodies.read(request) as body:
             started = time.perf_counter()
             await self._own_encoder_or_none()  # or its name and version would be taken for a user's own
             payload = await uploaded(content_type(request), body, digest, ask, self._node.versions)
             self._node.versions.learn(payload.key.encoder)
             stored = await self._node.lookup.put(payload)
-        if stored.copies == 0:
-            raise Problem(507, f"no node has kept these {payload.nbytes} bytes")
+            if stored.copies == 0:
+                raise Problem(507, f"no node has kept these {payload.nbytes} bytes")
+            if ask.durable:
+                await self._make_durable(payload)
         headers = {
             **key_headers(payload.key),
             hdrs.LOCATION: f"/v1/features/{format_digest(digest)}",
@@ -218,13 +223,15 @@ class FeaturesApi:
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """DELETE /v1/features/DIGEST: forget them on every node; without an encoder, those of every encoder."""
-        digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request)
+        digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request, WRITE_PARAMETERS)
         async with _deadline(ask):
             name = digest
             if ask.encoder is not None or ask.version is not None:
                 name = FeatureKey(digest, await self._identity(ask)).packed
             if not await self._node.lookup.forget([name]):
                 raise Problem(404, f"nobody held features of {format_digest(digest)}")
+            if ask.durable and not await self._node.lookup.flush():
+                raise Problem(507, "forgotten, and this node's disk cannot say for how long")
         return web.Response(status=204)
 
     async def invalidate(self, request: web.Request) -> web.StreamResponse:
@@ -267,6 +274,10 @@ class FeaturesApi:
             if ask.encoder is not None:
                 raise
             raise EncoderUnavailable(str(error), retry_after_s=60) from None
+
+    async def _make_durable(self, payload: Payload) -> None:
+        if not await self._node.lookup.make_durable(payload):
+            raise Problem(507, f"durable: these {payload.nbytes} bytes are kept, but not on this node's disk")
 
     async def _own_encoder_or_none(self) -> EncoderIdentity | None:
         try:

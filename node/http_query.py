@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -17,6 +18,8 @@ TIMEOUT_MS_MAX = 600_000
 TIMEOUT_S = 120.0
 
 PARAMETERS = ("encoder", "version", "source", "min_fidelity", "timeout_ms")
+# Of a call that changes something, too.
+WRITE_PARAMETERS = (*PARAMETERS, "durable")
 
 _DECIMAL = re.compile(r"[0-9]{0,9}\.?[0-9]{1,18}", re.ASCII)
 
@@ -30,14 +33,16 @@ class Ask:
     reach: Reach = Reach.ANY
     min_fidelity: float = -1.0
     timeout_s: float = TIMEOUT_S
+    durable: bool = False
+    """Answer once a power cut could not undo it on this node's disk."""
 
     @classmethod
-    def of(cls, request: web.Request) -> Ask:
+    def of(cls, request: web.Request, allowed: Sequence[str] = PARAMETERS) -> Ask:
         """The checked query; InvalidValue for a parameter that is unknown, repeated or out of its limits."""
         query = request.query
         for name in query:
-            if name not in PARAMETERS:
-                raise InvalidValue(f"query {_shown(name)}: expected {', '.join(PARAMETERS)}")
+            if name not in allowed:
+                raise InvalidValue(f"query {_shown(name)}: expected {', '.join(allowed)}")
             if len(query.getall(name)) > 1:
                 raise InvalidValue(f"query {name}: given {len(query.getall(name))} times, expected once")
         encoder, version = query.get("encoder"), query.get("version")
@@ -48,6 +53,7 @@ class Ask:
             reach=_reach(query.get("source", Reach.ANY)),
             min_fidelity=_min_fidelity(query["min_fidelity"]) if "min_fidelity" in query else -1.0,
             timeout_s=_timeout_s(query["timeout_ms"]) if "timeout_ms" in query else TIMEOUT_S,
+            durable=_is_true("durable", query.get("durable", "false")),
         )
 
 
@@ -70,6 +76,12 @@ def _timeout_s(text: str) -> float:
     if not 1 <= milliseconds <= TIMEOUT_MS_MAX:
         raise InvalidValue(f"timeout_ms {_shown(text)}: expected a whole number from 1 to {TIMEOUT_MS_MAX}")
     return milliseconds / 1000
+
+
+def _is_true(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise InvalidValue(f"{name} {_shown(text)}: expected true or false")
+    return text == "true"
 
 
 def _shown(text: str) -> str:

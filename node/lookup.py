@@ -395,6 +395,16 @@ class Lookup:
         await stale
         return Stored(copies + kept_here)
 
+    async def make_durable(self, payload: Payload) -> bool:
+        """Wait until a payload that was just answered or put would survive a power cut; False if it would not."""
+        if not self._store.is_on_disk(payload.key.packed):
+            self._store.put(payload)
+        return await self._store.flush(payload.key.packed)
+
+    async def flush(self) -> bool:
+        """Wait until what was put and forgotten here so far would survive a power cut; False if it would not."""
+        return await self._store.flush()
+
     async def forget(self, names: Sequence[bytes]) -> int:
         """Drop keys (64 bytes) and images (32 bytes) on every member and in the cloud; how many entries went."""
         gone = self.forget_here(names)

@@ -67,6 +67,7 @@ _TIER_COUNTERS = {
     "shed": "Reads not begun because too many waited.",
     "puts": "Features given to it when they came.",
     "demotions": "Features given to it when memory evicted them.",
+    "evictions": "Features that it dropped for others.",
     "dropped": "Features that it was not given or did not take.",
     "bytes_in": "Payload bytes given to it.",
     "bytes_out": "Payload bytes read from it.",

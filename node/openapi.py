@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .http_answers import BatchForm, Form
-from .http_query import TIMEOUT_MS_MAX
+from .http_query import PARAMETERS, TIMEOUT_MS_MAX, WRITE_PARAMETERS
 
 _Json = dict[str, Any]
 
@@ -24,7 +24,7 @@ _PROBLEMS = {
     429: "Too many large bodies at once",
     503: "The encoder cannot answer now, or there is none",
     504: "No answer within timeout_ms",
-    507: "No node has room for it",
+    507: "No node has room for it, or not durably",
 }
 
 
@@ -52,13 +52,13 @@ def document() -> _Json:
                 ),
                 "delete": _operation(
                     "deleteFeatures", "Forget them on every node; without an encoder, those of every encoder",
-                    {"204": {"description": "Forgotten"}}, (404, 409, 504),
+                    {"204": {"description": "Forgotten"}}, (404, 409, 504, 507),
                 ),
             },
             "/v1/features": {
                 "post": _operation(
                     "encodeImage", "The features of an image, encoded when nobody has them", _features(),
-                    (404, 406, 409, 413, 415, 422, 429, 503, 504),
+                    (404, 406, 409, 413, 415, 422, 429, 503, 504, 507),
                     body={f"image/{kind}": _BINARY for kind in ("jpeg", "png", "webp", "bmp")},
                 )
             },
@@ -122,6 +122,12 @@ _PARAMETERS: _Json = {
         "in": "query",
         "schema": {"type": "integer", "minimum": 1, "maximum": TIMEOUT_MS_MAX},
     },
+    "durable": {
+        "name": "durable",
+        "in": "query",
+        "description": "Answer once a power cut could not undo it on this node's disk; 507 when that cannot be had",
+        "schema": {"type": "boolean", "default": False},
+    },
 }
 
 _SCHEMAS: _Json = {
@@ -169,12 +175,18 @@ _SCHEMAS: _Json = {
 }
 
 
+_WRITES = ("putFeatures", "encodeImage", "deleteFeatures")
+
+
 def _operation(name: str, summary: str, answers: _Json, problems: tuple[int, ...], body: _Json | None = None) -> _Json:
-    """One call about features: they all take the same query, and may all end in a 400, a 401 or a 403."""
+    """One call about features: all take the same query, writes `durable` too, and may end in a 400, a 401 or a 403."""
     operation: _Json = {
         "operationId": name,
         "summary": summary,
-        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS if name != "digest"],
+        "parameters": [
+            {"$ref": f"#/components/parameters/{parameter}"}
+            for parameter in (WRITE_PARAMETERS if name in _WRITES else PARAMETERS)
+        ],
         "responses": answers | _references((400, 401, 403, *problems)),
     }
     if body is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import errno
 import importlib.util
@@ -23,14 +24,20 @@ from ..encoder.worker import EncoderWorker
 from ..protocol.errors import EdgeCacheError
 from .address_book import AddressBook
 from .cluster_key import ClusterKey, read_keys
-from .config import Config, default_memory_bytes
+from .config import DISK_BYTES_MIN, Config, default_disk_bytes, default_memory_bytes
 from .discovery import MdnsDiscovery
+from .eviction.policies import POLICIES
 from .http_api import http_app
 from .http_server import http_runner
-from .identity import HeldIdentity, claim
+from .identity import HeldIdentity, Identity, claim
 from .interfaces import announced, is_loopback, present_addresses
+from .remembered_versions import RememberedVersions
 from .service import Node, Settings
 from .stats import Stats
+from .store.directory import RealDirectory, held_bytes
+from .store.disk import READS_MAX, DiskStore
+from .store.disk_index import ENTRY_MEMORY_BYTES
+from .store.threads import RealThreads
 from .tcp import TcpNetwork
 
 if TYPE_CHECKING:
@@ -40,6 +47,14 @@ if TYPE_CHECKING:
     from .store.tier import Cloud
 
 TINY = "edgecache/tiny"
+DISK_DIRECTORY = "features"
+# Of what is on disk the hot part is in memory, and told of its uses there; S3-FIFO keeps out what comes once.
+DISK_POLICY = "s3-fifo"
+# The disk's index is memory too: an eighth of the memory tier's bytes at most.
+INDEX_SHARE = 8
+# A node says that it is ready when its disk answers, or after this: whoever starts it may ask at once.
+REMEMBER_PATIENCE_S = 0.5
+ENTRIES_MIN = 1024
 HTTP_BACKLOG = 128
 DESCRIPTORS = 8192
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -79,6 +94,8 @@ async def _live(config: Config, keys: Sequence[ClusterKey], held: HeldIdentity, 
         runner = http_runner(http_app(node, host_names=names, tokens=[key.token for key in keys]))
         await runner.setup()
         await web.SockSite(runner, listening, backlog=HTTP_BACKLOG).start()
+        with contextlib.suppress(TimeoutError):  # a large or slow disk goes on behind
+            await asyncio.wait_for(node.has_remembered.wait(), REMEMBER_PATIENCE_S)
         shown = f"[{http_host}]" if ":" in http_host else http_host
         members = len(node.membership.in_ring()) + 1
         counted = "1 member" if members == 1 else f"{members} members"
@@ -122,6 +139,9 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             eviction=config.eviction,
             is_secured=bool(keys),
         )
+        disk = await asyncio.to_thread(_disk, config, identity, settings.memory_bytes)
+        if disk is not None:
+            disk.start()
         node = Node(
             settings,
             identity,
@@ -132,6 +152,10 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             seed=identity.boot,
             stats=stats,
             cloud=_cloud(config, identity.boot, settings.memory_bytes),
+            disk=disk,
+            remembered=RememberedVersions(
+                identity.data_dir / "versions.json" if identity.data_dir is not None else None
+            ),
         )
         try:
             await node.start()
@@ -141,6 +165,26 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             if not addresses:
                 raise PortInUse(f"cannot listen for peers at {address[0]}:{address[1]}: {_reason(error)}") from None
             _log.info("peer port %d is taken: using a free one", address[1])
+
+
+def _disk(config: Config, identity: Identity, memory_bytes: int) -> DiskStore | None:
+    """The disk tier, in a directory of the data directory; None where there is none, or no room."""
+    if identity.data_dir is None or config.disk_bytes == 0:
+        return None
+    path = identity.data_dir / DISK_DIRECTORY
+    capacity_bytes = config.disk_bytes
+    if capacity_bytes is None:
+        capacity_bytes = default_disk_bytes(identity.data_dir, held_bytes(path))
+        if capacity_bytes == 0:
+            _log.warning("no disk tier: less than %d bytes are free below %s", DISK_BYTES_MIN, identity.data_dir)
+            return None
+    return DiskStore(
+        lambda: RealDirectory(path),
+        capacity_bytes,
+        lambda: POLICIES[DISK_POLICY](capacity_bytes),
+        threads=RealThreads(READS_MAX),
+        entries_max=max(ENTRIES_MIN, memory_bytes // INDEX_SHARE // ENTRY_MEMORY_BYTES),
+    )
 
 
 def _network(keys: Sequence[ClusterKey], node: str, stats: Stats) -> Network:

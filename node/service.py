@@ -30,18 +30,20 @@ from .lookup import Encoder, Lookup
 from .membership import TICK_S, Membership, State
 from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
 from .peers import Peers
+from .remembered_versions import RememberedVersions
 from .responder import Answer, Responder
 from .ring import Ring
 from .sightings import Announcement, Discovery, Sighting
 from .stats import Stats
 from .store.memory import MemoryStore
 from .store.tiers import Tiers
+from .store.warm_start import warm_memory
 from .versions import Versions
 
 if TYPE_CHECKING:
     from ..protocol.payload import Payload
     from .identity import Identity
-    from .store.tier import Cloud, Tier
+    from .store.tier import Cloud, DiskTier
 
 INBOUND_MAX = 512  # connections that peers dialled; one each, and room for those that are about to be closed
 INBOUND_IDLE_S = 30.0  # a member pings each second
@@ -50,6 +52,8 @@ INBOUND_IDLE_S = 30.0  # a member pings each second
 ENCODER_DELAY_S = 1.0
 HANDOVER_TIMEOUT_S = 10.0
 GOODBYE_TIMEOUT_S = 1.0
+# After a start the disk answers nothing until a member has said what is current: mDNS brings one in 1.1 s, or nobody.
+CATCH_UP_TIMEOUT_S = 2.0
 TELL_TIMEOUT_S = 2.0
 
 _log = logging.getLogger(__name__)
@@ -114,8 +118,9 @@ class Node:
         address_book: AddressBook,
         seed: str,
         stats: Stats | None = None,
+        remembered: RememberedVersions | None = None,
         memory: MemoryStore | None = None,
-        disk: Tier | None = None,
+        disk: DiskTier | None = None,
         cloud: Cloud | None = None,
     ) -> None:
         """`memory`: where it is not the usual one; a simulation gives one that holds no bodies."""
@@ -125,12 +130,16 @@ class Node:
         self.boot = identity.boot
         self.stats = stats if stats is not None else Stats()
         self.versions = Versions()
+        self._remembered = remembered if remembered is not None else RememberedVersions(None)
+        self._remembered.tell(self.versions)
         if memory is None:
             memory = MemoryStore(settings.memory_bytes, POLICIES[settings.eviction](settings.memory_bytes))
         self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=self._is_wanted)
         self.membership = Membership(self.id, loop.time())
         self.twin = asyncio.Event()
         """Set when another live node turns out to have this node's id, and this one is the newer."""
+        self.has_remembered = asyncio.Event()
+        """Set when the disk answers."""
         self._settings = settings
         self._network = network
         self._discovery = discovery
@@ -176,6 +185,7 @@ class Node:
         self._tasks: list[asyncio.Task[None]] = []
         self._late_answers: set[asyncio.Task[None]] = set()
         self._is_leaving = False
+        self._has_caught_up = asyncio.Event()
         if encoder is not None and encoder.known is not None:
             self.versions.use(encoder.known.identity, encoder.known.shape)
 
@@ -202,7 +212,7 @@ class Node:
         if self._encoder is not None:
             self._tasks.append(asyncio.ensure_future(self._load(self._encoder)))
         self._tasks.append(asyncio.ensure_future(self._keep_time()))
-        self._tasks.append(asyncio.ensure_future(self._learn_encoders()))
+        self._tasks.append(asyncio.ensure_future(self._remember()))
 
     async def _load(self, encoder: LocalEncoder) -> None:
         await asyncio.sleep(ENCODER_DELAY_S)
@@ -212,9 +222,28 @@ class Node:
         except EncoderUnavailable as error:
             _log.error("no features can be made on this node: %s", error)
 
-    async def _learn_encoders(self) -> None:
+    async def _remember(self) -> None:
+        """What outlived the last process: the encoders of features on disk, and what is best kept in memory."""
+        if self.store.disk is None:
+            self.has_remembered.set()
+            return
+        self.store.is_disk_open = False
+        await self.store.disk.tier.ready()
         async for identity in self.store.encoders():
             self.versions.learn(identity)
+        if len(self.store.disk.tier) and self._may_have_missed_something:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_caught_up.wait(), CATCH_UP_TIMEOUT_S)
+        self.store.remove_outdated(self.versions.is_current, self.versions.known())
+        self.store.is_disk_open = True
+        self.has_remembered.set()
+        if came := await warm_memory(self.store):
+            _log.info("%d features are back in memory", came)
+
+    @property
+    def _may_have_missed_something(self) -> bool:
+        """Whether there are others who may have made another version current while this node was down."""
+        return self._discovery is not None or bool(self._settings.seeds or self._address_book.peers())
 
     async def _keep_time(self) -> None:
         loop = asyncio.get_running_loop()
@@ -226,6 +255,8 @@ class Node:
                 self._members_changed()
             for protocol in [p for p in self._inbound if now - p.connection.heard_at > INBOUND_IDLE_S]:
                 protocol.close("silent for too long")
+            self.store.tell_uses()
+            await self._remembered.save(self.versions)
             await self._address_book.save()
 
     @property
@@ -321,6 +352,7 @@ class Node:
         for sighting in to_call:
             self._links.sighted(sighting)
         self._drop_outdated(outdated)
+        self._has_caught_up.set()
 
     # -- members and versions -----------------------------------------------------------------------------------
 
@@ -351,6 +383,7 @@ class Node:
         gone = self._drop_outdated([name])
         older = [known for known in self.versions.known() if known.name == name and not self.versions.is_current(known)]
         self.store.remove_encoders_from_cloud(older)
+        await self._remembered.save(self.versions)
         await self._links.tell_all(messages.State([], [], self._gossip.current()), TELL_TIMEOUT_S)
         return gone
 
@@ -368,10 +401,12 @@ class Node:
         """Whether this node should be sent requests, and the state of its parts."""
         encoder = "none" if self._encoder is None else "known" if self.versions.own is not None else "loading"
         alive = sum(member.state is State.ALIVE for member in self.membership.all())
+        disk = self.store.disk
         parts = {
             "node": "leaving" if self._is_leaving else "serving",
             "encoder": encoder,
             "members": str(alive + 1),
+            "disk": "none" if disk is None else disk.tier.trouble or "ok",
         }
         if (cloud := self.store.cloud_state) is not None:
             parts["cloud"] = cloud
@@ -425,7 +460,9 @@ class Node:
             protocol.close()
         if self._encoder is not None:
             await self._encoder.close()
+        self.store.tell_uses()
         await self.store.close()
+        await self._remembered.save(self.versions)
         with contextlib.suppress(OSError):
             await self._address_book.save()
 

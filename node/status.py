@@ -86,6 +86,7 @@ def counters(stats: Stats, store: Tiers, *, peer_connections: int) -> dict[str, 
                 "capacity_bytes": lower.tier.capacity_bytes,
                 "queued_bytes": lower.tier.queued_bytes,
                 **asdict(lower.counters),
+                **({"evictions": store.disk.tier.evictions} if store.disk is not None and name == "disk" else {}),
                 **(store.cloud_told if name == "cloud" else {}),
             }
             for name, lower in store.lower

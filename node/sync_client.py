@@ -100,9 +100,17 @@ class SyncClient:
         """See `Client.get_many`."""
         return self._wait(self._client.get_many(digests, encoder=encoder, version=version))
 
-    def put(self, digest: Digest, array: ArrayLike, *, encoder: str | None = None, version: str | None = None) -> int:
+    def put(
+        self,
+        digest: Digest,
+        array: ArrayLike,
+        *,
+        encoder: str | None = None,
+        version: str | None = None,
+        durable: bool = False,
+    ) -> int:
         """See `Client.put`."""
-        return self._wait(self._client.put(digest, array, encoder=encoder, version=version))
+        return self._wait(self._client.put(digest, array, encoder=encoder, version=version, durable=durable))
 
     def has(self, digest: Digest, *, encoder: str | None = None, version: str | None = None) -> bool:
         """See `Client.has`."""

@@ -17,7 +17,7 @@ from ..node.link import Address
 from ..node.membership import State
 from ..node.service import Node, Settings
 from ..node.store.memory import MemoryStore
-from ..node.store.tier import Cloud, Tier
+from ..node.store.tier import Cloud, DiskTier
 from ..protocol.errors import UndecodableImage
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from .discovery import InMemoryDiscovery, Lan
@@ -68,7 +68,7 @@ class Cluster:
         seed: int = 0,
         copies: int = 2,
         memory_bytes: int = 64 * 1024 * 1024,
-        disk: Callable[[int], Tier | None] = lambda index: None,
+        disk: Callable[[int], DiskTier | None] = lambda index: None,
         cloud: Callable[[int], Cloud | None] = lambda index: None,
         encoder: Callable[[int], ModelledEncoder | DeviceEncoder | None] = lambda index: ModelledEncoder(),
         link: Callable[[int], Link] = lambda index: LINKS["lan"],

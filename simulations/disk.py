@@ -37,8 +37,13 @@ class Held:
         parts = self._parts.get(key)
         if parts is None:
             return None
-        self._parts.move_to_end(key)
+        self.touch(key)
         return b"".join(parts)
+
+    def touch(self, key: bytes) -> None:
+        """`key`, if it is held, is the last to go now."""
+        if key in self._parts:
+            self._parts.move_to_end(key)
 
     def put(self, key: bytes, data: memoryview) -> None:
         """Hold `data` under `key`."""
@@ -62,11 +67,13 @@ class Held:
 
 
 class ModelledDisk:
-    """A node's disk (`tier.Tier`). It outlives the node, as disks do."""
+    """A node's disk (`tier.DiskTier`), of which the least recently used goes. It outlives the node, as disks do."""
 
     def __init__(self, capacity_bytes: int, device: Device, bodies: Bodies) -> None:
         self.capacity_bytes = capacity_bytes
         self.queued_bytes = 0
+        self.evictions = 0
+        self.trouble: str | None = None
         self._held = Held(bodies)
         self._device = device
         self._reading = Channel(device.disk_read_bytes_per_s)
@@ -107,6 +114,7 @@ class ModelledDisk:
         self._held.put(key, data)
         while self._held.used_bytes > self.capacity_bytes:
             self._held.remove_oldest()
+            self.evictions += 1
         self.queued_bytes += size
         loop = asyncio.get_running_loop()
         loop.call_at(self._writing.carry(loop.time(), size), self._was_written, size)
@@ -123,11 +131,26 @@ class ModelledDisk:
         """Forget every key of an image."""
         return sum(self._held.remove(key) for key in self._held.keys_of_image(digest))
 
-    async def flush(self) -> bool:
+    async def ready(self) -> None:
+        """It is known at once what is there."""
+
+    def touch(self, key: bytes) -> None:
+        """`key` was used."""
+        self._held.touch(key)
+
+    def by_worth(self) -> list[bytes]:
+        """The keys, those used last first."""
+        return list(self._held)[::-1]
+
+    def uses(self) -> Iterator[bytes]:
+        """The keys in the order of their last uses."""
+        return iter(list(self._held))
+
+    async def flush(self, key: bytes | None = None) -> bool:
         """Until everything is written."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._writing.carry(loop.time(), 0) - loop.time() if self.queued_bytes else 0)
-        return True
+        return key is None or key in self._held
 
     async def close(self) -> None:
         """Nothing to end."""

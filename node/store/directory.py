@@ -148,3 +148,12 @@ class RealDirectory:
 
     def _open(self, name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._descriptor)
+
+
+def held_bytes(path: Path) -> int:
+    """What the file system has given to the files in `path`; 0 where there is no such directory."""
+    try:
+        with os.scandir(path) as entries:
+            return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
+    except OSError:
+        return 0

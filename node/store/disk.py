@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from .directory import Directory
     from .threads import Threads
 
-CAPACITY_BYTES_MIN = 16 * 1024 * 1024
 BATCH_S = 0.1
 BATCH_BYTES = 8 * 1024 * 1024
 SYNC_S = 2.0
@@ -200,20 +199,13 @@ class DiskStore:
         return self._index.uses()
 
     def touch(self, key: bytes) -> None:
-        """`key` was used in another tier, so it is worth keeping here."""
+        """`key` was used, here or in memory, so it is worth keeping. One that is not here is no news."""
         self._index.touch(key, self._now())
 
     # -- get ----------------------------------------------------------------------------------------------------
 
     async def get(self, key: bytes) -> memoryview | None:
-        """The data of `key`, checked, which counts as a use of it; None when it is not here or has rotted. OSError."""
-        data = await self.read(key)
-        if data is not None:
-            self.touch(key)
-        return data
-
-    async def read(self, key: bytes) -> memoryview | None:
-        """The same without counting a use."""
+        """The data of `key`, checked; None when it is not here or has rotted. No use of it: see `touch`. OSError."""
         for _ in range(2):  # the entry may be moved while it is read
             if (put := self._queue.get(key)) is not None:
                 return put.data

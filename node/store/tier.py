@@ -41,7 +41,7 @@ class Tier(Protocol):
         """Those that are of the image `digest`, whichever encoder made the features."""
 
     async def get(self, key: bytes) -> Bytes | None:
-        """The bytes of `key`, which counts as a use; None when it has none. OSError when it cannot tell now."""
+        """The bytes of `key`, None when it has none. OSError when it cannot tell now."""
 
     def put(self, key: bytes, data: memoryview) -> bool:
         """Take `data` in under `key`, instead of what was there; False when it does not want or cannot take it.
@@ -86,3 +86,30 @@ class Cloud(Tier, Protocol):
 
     def told(self) -> Mapping[str, Any]:
         """What it has counted, for GET /v1/stats."""
+
+
+class DiskTier(Tier, Protocol):
+    """A tier that outlives the process, and with it what was used."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the medium; None when nothing is."""
+
+    @property
+    def evictions(self) -> int:
+        """How many entries went for others."""
+
+    async def ready(self) -> None:
+        """Wait until it is known what is there. Until then nothing is, and nothing is taken."""
+
+    def touch(self, key: bytes) -> None:
+        """`key` was used, here or in memory, so it is worth keeping. One that is not here is no news."""
+
+    def by_worth(self) -> list[bytes]:
+        """The keys, the most valuable first."""
+
+    def uses(self) -> Iterator[bytes]:
+        """The keys as they were used lately, this life or the last, the oldest use first."""
+
+    async def flush(self, key: bytes | None = None) -> bool:
+        """Wait until all that was put and removed is as durable as it gets; whether that, or just `key`, is durable."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ...protocol import payload as payloads
 from ...protocol.errors import CorruptPayload
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ...protocol.keys import EncoderIdentity
     from ...protocol.payload import Payload
     from .memory import MemoryStore
-    from .tier import Cloud, Tier
+    from .tier import Cloud, DiskTier, Tier
 
 # The budget of I/O under way. Reads: each tier its own places, so that a cloud which hangs takes none of the disk's.
 # A disk of an edge device is busy with 16 reads, and a WAN has 16 payloads of 151 KB in flight at 20 ms and 1 Gbit/s.
@@ -35,9 +36,14 @@ READS_WAITING_MAX = 256
 # comes faster than it can be written is not worth keeping everything else from being written.
 QUEUED_BYTES_MAX = 64 * 1024 * 1024
 
+# So many uses in memory are told to the disk at a time: about 2 ms of its policy.
+USES_TOLD_MAX = 1000
+
 # A disk that has not answered by then is not waited for. An SD card's garbage collection takes some 100 ms.
 DISK_TIMEOUT_S = 0.5
 CLOUD_TIMEOUT_S = 5.0
+
+_TierT = TypeVar("_TierT", bound="Tier", covariant=True)
 
 
 @dataclass(slots=True)
@@ -72,7 +78,7 @@ class Tiers:
         self,
         memory: MemoryStore,
         *,
-        disk: Tier | None = None,
+        disk: DiskTier | None = None,
         cloud: Cloud | None = None,
         is_wanted: Callable[[Payload], bool] = lambda payload: True,
     ) -> None:
@@ -81,8 +87,11 @@ class Tiers:
         self.disk = _Lower(disk, is_wanted) if disk is not None else None
         self.cloud = _Lower(cloud, is_wanted) if cloud is not None else None
         self._cloud = cloud
+        self.is_disk_open = True
+        """False while what the disk has may be out of date: it is written to, and answers nothing."""
+        self._used: dict[bytes, None] = {}  # in memory, since the disk was told
         # Bound once: a hit costs what it costs in memory.
-        self.get = memory.get
+        self.get = memory.get if disk is None else self._get_and_note
         self.peek = memory.peek
         if self.disk is not None:
             memory.on_evict = self._demote
@@ -98,7 +107,7 @@ class Tiers:
         return self.memory.capacity_bytes + (self.disk.tier.capacity_bytes if self.disk is not None else 0)
 
     @property
-    def lower(self) -> list[tuple[str, _Lower]]:
+    def lower(self) -> list[tuple[str, _Lower[Tier]]]:
         """The tiers below memory that there are, by name, from the nearest down."""
         return [(name, tier) for name, tier in (("disk", self.disk), ("cloud", self.cloud)) if tier is not None]
 
@@ -120,13 +129,28 @@ class Tiers:
 
     def is_on_disk(self, key: bytes) -> bool:
         """Whether `get_from_disk` is worth the wait."""
-        return self.disk is not None and key in self.disk.tier
+        return self.disk is not None and self.is_disk_open and key in self.disk.tier
+
+    def _get_and_note(self, key: bytes) -> Payload | None:
+        payload = self.memory.get(key)
+        if payload is not None:
+            self._used[key] = None
+        return payload
+
+    def tell_uses(self) -> None:
+        """Tell the disk of some uses in memory: what is hot here must not look cold there, nor after a restart."""
+        if self.disk is None or not self._used:
+            return
+        told = list(islice(self._used, USES_TOLD_MAX))
+        for key in told:
+            del self._used[key]
+            self.disk.tier.touch(key)
 
     # -- up -----------------------------------------------------------------------------------------------------
 
     async def get_from_disk(self, key: bytes, timeout_s: float = DISK_TIMEOUT_S) -> Payload | None:
         """The payload of `key` from the disk, which is in memory from then on."""
-        if self.disk is None or key not in self.disk.tier:
+        if self.disk is None or not self.is_on_disk(key):
             return None
         return await self.disk.get(key, timeout_s, self._promote_from_disk)
 
@@ -152,6 +176,7 @@ class Tiers:
             return False
 
     def _promote_from_disk(self, payload: Payload) -> Payload:
+        self._used[payload.key.packed] = None
         if (newer := self.memory.peek(payload.key.packed)) is not None:
             return newer
         self.memory.put(payload)
@@ -193,7 +218,7 @@ class Tiers:
             self.disk.counters.demotions += 1
             self._write(self.disk, payload)
 
-    def _write(self, lower: _Lower, payload: Payload) -> bool:
+    def _write(self, lower: _Lower[Tier], payload: Payload) -> bool:
         queued = sum(below.tier.queued_bytes for _, below in self.lower)
         lower.forget_reads(payload.key.packed)
         if queued + payload.nbytes > QUEUED_BYTES_MAX or not lower.tier.put(payload.key.packed, payload.data):
@@ -205,9 +230,7 @@ class Tiers:
 
     async def flush(self, key: bytes | None = None) -> bool:
         """Wait until what was put is durable on disk; whether it is, `key` in particular."""
-        if self.disk is None or not await self.disk.tier.flush():
-            return False
-        return key is None or key in self.disk.tier
+        return self.disk is not None and await self.disk.tier.flush(key)
 
     # -- out ----------------------------------------------------------------------------------------------------
 
@@ -298,10 +321,10 @@ class Tiers:
         self.memory.check()
 
 
-class _Lower:
+class _Lower(Generic[_TierT]):
     """A tier below memory, the reads of it that are under way, and what became of all of them."""
 
-    def __init__(self, tier: Tier, is_wanted: Callable[[Payload], bool]) -> None:
+    def __init__(self, tier: _TierT, is_wanted: Callable[[Payload], bool]) -> None:
         self.tier = tier
         self.counters = TierCounters()
         self._is_wanted = is_wanted

@@ -104,6 +104,9 @@ class FakeTier:
         self.reading_max = 0
         self.removed: list[bytes] = []
         self.withdrawn: list[bytes] = []
+        self.touched: list[bytes] = []
+        self.trouble: str | None = None
+        self.evictions = 0
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -171,8 +174,22 @@ class FakeTier:
     def told(self) -> Mapping[str, Any]:
         return {"state": "closed"}
 
-    async def flush(self) -> bool:
-        return self.is_durable
+    # As the disk, which outlives the process:
+
+    async def flush(self, key: bytes | None = None) -> bool:
+        return self.is_durable and (key is None or key in self.held)
+
+    async def ready(self) -> None:
+        await asyncio.sleep(0)
+
+    def touch(self, key: bytes) -> None:
+        self.touched.append(key)
+
+    def by_worth(self) -> list[bytes]:
+        return list(self.held)
+
+    def uses(self) -> Iterator[bytes]:
+        return iter(())
 
     async def close(self) -> None:
         self.is_closed = True

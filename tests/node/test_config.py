@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-from edgecache.node.config import Config, default_memory_bytes, load, parse_address, parse_size
+from edgecache.node.config import Config, default_disk_bytes, default_memory_bytes, load, parse_address, parse_size
 from edgecache.protocol.errors import InvalidValue
 
 
@@ -57,6 +58,24 @@ def test_the_eviction_policy_is_one_that_there_is() -> None:
     for named in ("belady", "LRU", ""):
         with pytest.raises(InvalidValue, match=r"--eviction: .*expected one of fifo, lru, .*predictive-lru-k"):
             load(["--eviction", named], {})
+
+
+def test_a_disk_has_a_size_or_there_is_none(tmp_path: Path) -> None:
+    assert load(["--disk", "8GiB"], {}).disk_bytes == 8 * 1024**3
+    assert load([], {"EDGECACHE_DISK": "0"}).disk_bytes == 0
+    file = tmp_path / "node.toml"
+    file.write_text("disk = 0\n")
+    assert load(["--config", str(file)], {}).disk_bytes == 0
+    with pytest.raises(InvalidValue, match="--disk: '1MiB': at least 16777216 bytes, or 0 for no disk"):
+        load(["--disk", "1MiB"], {})
+
+
+def test_the_default_disk_is_a_tenth_of_what_is_free_and_does_not_shrink_as_it_fills(tmp_path: Path) -> None:
+    there = os.statvfs(tmp_path)
+    share = there.f_bavail * there.f_frsize // 10
+    chosen = default_disk_bytes(tmp_path, 0)
+    assert chosen in (0, 4 * 1024**3) or abs(chosen - share) < share // 10
+    assert default_disk_bytes(tmp_path, 10 * 1024**4) == 4 * 1024**3
 
 
 def test_nothing_configured_is_a_whole_configuration() -> None:

@@ -14,8 +14,10 @@ from edgecache.protocol import payload as payloads
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of, format_digest
 from numpy.typing import NDArray
 
+from .conftest import FakeNode, FakeTier
+
 if TYPE_CHECKING:
-    from tests.node.conftest import FakeNode, Serve
+    from .conftest import Serve
 
     Client = Any  # aiohttp's TestClient
 
@@ -219,6 +221,39 @@ async def test_a_put_waits_to_hear_of_the_nodes_own_encoder(client: Client, node
 
 
 # -- forget -----------------------------------------------------------------------------------------------------
+
+
+async def test_durable_waits_for_this_nodes_disk_and_says_when_that_cannot_be_had(serve: Serve) -> None:
+    disk = FakeTier()
+    client = await serve(FakeNode(disk=disk))
+    query = "?encoder=mine&version=1&durable=true"
+    assert (await client.put(URL + query, data=npy(ARRAY))).status == 201
+    assert (await client.post("/v1/features?durable=true", data=PHOTO)).status == 200
+    assert len(disk.held) == 2
+    disk.held.clear()  # evicted there, and still in memory
+    assert (await client.post("/v1/features?durable=true", data=PHOTO)).status == 200
+    assert len(disk.held) == 1
+    disk.is_durable = False
+    for answer in (
+        await client.put(URL + query, data=npy(ARRAY)),
+        await client.post("/v1/features?durable=true", data=PHOTO),
+        await client.delete(URL + query),
+    ):
+        assert answer.status == 507
+        assert "disk" in (await answer.json())["detail"]
+
+
+@pytest.mark.parametrize("text", ["1", "yes", "", "True"])
+async def test_durable_is_true_or_false(client: Client, text: str) -> None:
+    answer = await client.put(f"{URL}?encoder=mine&version=1&durable={text}", data=npy(ARRAY))
+    assert answer.status == 400
+    assert "expected true or false" in (await answer.json())["detail"]
+
+
+async def test_a_question_is_not_durable(client: Client) -> None:
+    answer = await client.get(f"{URL}?durable=true")
+    assert answer.status == 400
+    assert "durable" in (await answer.json())["detail"]
 
 
 async def test_delete_forgets_every_encoders_features_or_just_ones(client: Client) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from edgecache.node import http_problems
 from edgecache.node.http_api import http_app
-from edgecache.node.http_query import PARAMETERS
+from edgecache.node.http_query import WRITE_PARAMETERS
 from edgecache.node.openapi import document
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -104,7 +104,7 @@ def test_openapi_refers_only_to_what_it_defines() -> None:
     described = document()
     references = set(re.findall(r"'\$ref': '#/components/(\w+)/(\w+)'", str(described)))
     assert references <= {(kind, name) for kind, parts in described["components"].items() for name in parts}
-    assert set(described["components"]["parameters"]) == {"digest", *PARAMETERS}
+    assert set(described["components"]["parameters"]) == {"digest", *WRITE_PARAMETERS}
     operations = [
         operation
         for item in described["paths"].values()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from edgecache.node.lookup import Found, Reach
-from edgecache.node.service import Node
+from edgecache.node.service import CATCH_UP_TIMEOUT_S, Node
 from edgecache.protocol.features import Source
 from edgecache.simulations.cluster import Cluster, ModelledEncoder
 from edgecache.simulations.virtual_time import in_virtual_time
@@ -184,6 +184,6 @@ async def test_a_node_without_an_encoder_knows_after_a_restart_whose_features_it
         await cluster.crash(0)
         await cluster.crash(1)
         node = await cluster.restart(1)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(CATCH_UP_TIMEOUT_S + 0.1)
         assert node.versions.known() == [cluster.key(IMAGE).encoder]
-        assert source(await node.lookup.get(cluster.key(IMAGE))) is Source.DISK
+        assert source(await node.lookup.get(cluster.key(IMAGE))) is Source.MEMORY, "which is warm again"

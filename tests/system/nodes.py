@@ -98,6 +98,7 @@ class Nodes:
         defaults = {
             "--name": f"n{number}", "--cluster": f"test-{self.directory.name}-{os.getpid()}",
             "--listen": "127.0.0.1:0", "--data-dir": str(self.directory / f"n{number}"), "--memory": "64MiB",
+            "--disk": "0",
         }  # fmt: skip
         given = [word for flag, value in defaults.items() if flag not in flags for word in (flag, value)]
         log = self.directory / f"n{number}.log"

@@ -246,7 +246,7 @@ async def test_the_order_of_evictions_survives_a_restart() -> None:
     rng = random.Random(3)
     for number in rng.choices(range(80), k=200):
         await asyncio.sleep(1.1)
-        await store.get(key(number))
+        store.touch(key(number))
     await store.close()
     again = await loaded(directory.reopened())
     order = []
@@ -506,12 +506,12 @@ async def test_after_a_power_cut_what_was_synced_is_there_and_nothing_is_wrong(s
             await asyncio.sleep(rng.choice((0.01, 0.15, 2.5)))
         else:
             await store.flush()
-            owed = {held: {bytes(found)} for held in store if (found := await store.read(held)) is not None}
+            owed = {held: {bytes(found)} for held in store if (found := await store.get(held)) is not None}
     again = await loaded(directory.after_power_cut(rng))
     assert again.trouble is None
     again.check()
     for name, versions in put.items():
-        found = await again.read(name)
+        found = await again.get(name)
         assert found is None or bytes(found) in versions, "never torn, never another key's"
         if name in owed and not store.evictions:
             assert found is not None

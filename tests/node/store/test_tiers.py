@@ -90,6 +90,31 @@ async def test_a_hit_in_the_cloud_moves_up_to_memory_and_disk(room: Room) -> Non
     assert (room.in_cloud.hits, room.in_cloud.puts, room.on_disk.puts) == (1, 0, 1)
 
 
+async def test_the_disk_is_told_of_uses_in_memory_some_at_a_time(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "USES_TOLD_MAX", 1)
+    keys = [payload(image).key.packed for image in (1, 2)]
+    for image in (1, 2):
+        room.tiers.put(payload(image))
+    for key in (keys[1], keys[0], keys[1], payload(3).key.packed):
+        room.tiers.get(key)
+    assert room.disk.touched == []
+    for _ in range(3):
+        room.tiers.tell_uses()
+    assert room.disk.touched == [keys[1], keys[0]], "once each, however often they were used since"
+
+
+async def test_a_disk_that_may_be_out_of_date_answers_nothing(room: Room) -> None:
+    key = room.on_disk_alone(1).key.packed
+    room.tiers.is_disk_open = False
+    assert not room.tiers.is_on_disk(key)
+    assert key not in room.tiers
+    assert await room.tiers.get_from_disk(key) is None
+    room.tiers.put(payload(2))
+    room.tiers.is_disk_open = True
+    assert await room.tiers.get_from_disk(key) is not None
+    assert payload(2).key.packed in room.disk.held, "it was written to all the while"
+
+
 async def test_what_no_tier_has_is_a_miss(room: Room) -> None:
     key = payload(1).key.packed
     assert await room.tiers.get_from_disk(key) is None
