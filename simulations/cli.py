@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from ..protocol.errors import InvalidValue
-from . import measure, plots, policies, policies_report, report, traces
+from . import measure, plan, plots, policies, policies_report, report, soak, sweep, traces
 from .progress import Progress
-from .scenario import SCENARIOS, scenario_named
+from .scenario import SCENARIOS, Scenario, changed, scenario_named
 from .world import InvariantBroken, simulate
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -80,11 +82,64 @@ def run_cluster(arguments: argparse.Namespace) -> int:
 
 def _check_files(arguments: argparse.Namespace) -> None:
     """Before the long run, not after it: can what was asked for be written?"""
-    for path in (arguments.json, arguments.plot):
+    for path in (getattr(arguments, "json", None), getattr(arguments, "plot", None)):
         if path is not None and not path.parent.is_dir():
             raise InvalidValue(f"{path}: there is no directory {path.parent}")
-    if arguments.plot is not None:
+    if getattr(arguments, "plot", None) is not None:
         policies_report.require_matplotlib()
+
+
+def run_sweep(arguments: argparse.Namespace) -> int:
+    """Every combination of a grid, into one file."""
+    sweep.check_out(arguments.out)
+    _check_files(arguments)
+    scenarios = sweep.scenarios_of(arguments.grid)
+    rows = {}
+    with Progress(arguments.grid.stem, is_shown=not arguments.quiet) as progress:
+        for number, row in sweep.run(scenarios, arguments.out, arguments.jobs or os.cpu_count() or 1, arguments.dask):
+            rows[number] = row
+            progress.show(len(rows) / len(scenarios), f"{len(rows)} of {len(scenarios)} runs")
+    if arguments.plot is not None:
+        plots.plot_sweep(list(rows.values()), arguments.plot)
+    print(report.sweep_table([row for _, row in sorted(rows.items())]))
+    return DONE
+
+
+def run_plan(arguments: argparse.Namespace) -> int:
+    """The smallest cluster that keeps a promise; exit status 1 when there is none."""
+    _check_files(arguments)
+    if not arguments.p95_ms > 0:
+        raise InvalidValue(f"--p95-ms {arguments.p95_ms:g}: expected more than 0")
+    names = ("device", "workload", "devices", "model", "link", "hours", "seed", "policy")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    scenario = changed(Scenario(name="plan", hours=4.0), given)
+
+    def begin(what: str) -> None:
+        if not arguments.quiet:
+            print(what, file=sys.stderr, flush=True)
+
+    found = plan.plan(scenario, arguments.p95_ms, begin)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(plan.as_json(found), indent=1) + "\n")
+    print(plan.report(found, scenario, arguments.p95_ms))
+    return DONE if found.best is not None else FAILED
+
+
+def run_soak(arguments: argparse.Namespace) -> int:
+    """Random days; InvariantBroken names the first seed that fails."""
+    if arguments.seeds < 1 or not arguments.minutes > 0:
+        raise InvalidValue(
+            f"{arguments.seeds} seeds of {arguments.minutes:g} minutes: expected at least 1, and more than 0"
+        )
+    logging.getLogger("edgecache").setLevel(logging.CRITICAL)  # what breaks here, breaks on purpose
+    happened: Counter[str] = Counter()
+    with Progress("soak", is_shown=not arguments.quiet) as progress:
+        for number in range(arguments.seeds):
+            happened.update(soak.soak(arguments.first + number, arguments.minutes))
+            progress.show((number + 1) / arguments.seeds, f"{number + 1} of {arguments.seeds} seeds")
+    counted = ", ".join(f"{count:,} × {what}" for what, count in happened.most_common())
+    print(f"{arguments.seeds} seeds of {arguments.minutes:g} virtual minutes, no invariant broken: {counted}")
+    return DONE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -122,6 +177,44 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="S", help="the same seed gives the same run")
     add("--json", type=Path, metavar="FILE", help="write the result there")
     add("--plot", type=Path, metavar="FILE.png", help="draw it there")
+    add("--quiet", action="store_true", help="show no progress")
+
+    about = "Runs of `cluster` for every combination of the lists in a file's [grid]; goes on where it stopped."
+    sweeping = subparsers.add_parser("sweep", help=about, description=about)
+    sweeping.set_defaults(run=run_sweep)
+    add = sweeping.add_argument
+    add("grid", type=Path, metavar="GRID.toml", help="settings of a scenario, and in [grid] lists of them")
+    add("--out", type=Path, default=Path("sweep.csv"), metavar="FILE", help=".csv or .parquet (default: sweep.csv)")
+    add("--plot", type=Path, metavar="FILE.png", help="draw hit rate over memory and uplink there")
+    add("--jobs", type=int, metavar="N", help="processes (default: one a core)")
+    add("--dask", metavar="tcp://HOST:PORT", help="run on the workers of a Dask cluster instead")
+    add("--quiet", action="store_true", help="show no progress")
+
+    about = "The smallest memory, then the fewest copies, then the slowest uplink that keep p95 below a number."
+    planning = subparsers.add_parser("plan", help=about, description=about)
+    planning.set_defaults(run=run_plan)
+    add = planning.add_argument
+    add("--p95-ms", type=float, required=True, metavar="MS", help="what 95 %% of the requests must be answered within")
+    add("--devices", type=int, metavar="N", help="how many there are (default: 8)")
+    add("--profile", dest="device", metavar="NAME", help="what they are (default: rpi5)")
+    add("--workload", metavar="NAME|FILE", help="an invented day, or your log: time,device,digest (default: retail)")
+    add("--model", metavar="NAME", help="what they encode with (default: vit-b16)")
+    add("--link", metavar="NAME", help="what they hang on (default: wifi)")
+    add("--policy", metavar="NAME", help="who is evicted (default: lru)")
+    add("--hours", type=float, metavar="H", help="how long to look at (default: 4)")
+    add("--seed", type=int, metavar="S")
+    add("--json", type=Path, metavar="FILE", help="write the result there")
+    add("--quiet", action="store_true", help="do not say what is being tried")
+
+    about = (
+        "Random kills, splits, joins, slow devices and invalidations, and no promise broken; a failure names its seed."
+    )
+    soaking = subparsers.add_parser("soak", help=about, description=about)
+    soaking.set_defaults(run=run_soak)
+    add = soaking.add_argument
+    add("--seeds", type=int, default=20, metavar="N", help="how many (default: 20)")
+    add("--first", type=int, default=0, metavar="S", help="the first of them: to see one again")
+    add("--minutes", type=float, default=2.0, metavar="M", help="virtual minutes of each (default: 2)")
     add("--quiet", action="store_true", help="show no progress")
     return parser
 

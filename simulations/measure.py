@@ -41,6 +41,7 @@ def summary(record: Record) -> dict[str, Any]:
         "local_hit_rate_warm": _share(answers[warm] <= Answer.DISK),
         "latency_ms": {
             **_latencies(latencies[answered]),
+            "warm": _latencies(latencies[answered & warm]),
             **{tier: _latencies(latencies[answers == number]) for number, tier in enumerate(TIERS)},
         },
         "without_cache": {

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .measure import TIERS
+from .sweep import pareto
 
 
 def table(result: dict[str, Any]) -> str:
@@ -57,6 +58,20 @@ def table(result: dict[str, Any]) -> str:
         )  # fmt: skip
     lines.append(_aligned(_shortened(rows)))
     return "\n".join(lines)
+
+
+def sweep_table(rows: Sequence[dict[str, Any]], most: int = 20) -> str:
+    """The runs that no other beats in hit rate, memory and bytes on the uplink."""
+    front = pareto(rows)
+    shown = [["MiB each", "devices", "policy", "copies", "cloud", "hit rate", "p95 ms", "uplink", "seed"]]
+    for row in front[:most]:
+        shown.append(
+            [f"{row['memory_bytes'] / 2**20:g}", str(row["devices"]), row["policy"], str(row["replicas"]),
+             "yes" if row["cloud"] else "no", _percent(row["hit_rate_warm"]), f"{row['p95_warm_ms']:,.1f}",
+             _bytes(row["uplink_bytes"]), str(row["seed"])]
+        )  # fmt: skip
+    more = f"\nand {len(front) - most} more" if len(front) > most else ""
+    return f"{len(rows)} runs; not beaten in hit rate, memory and uplink by another:\n{_aligned(shown)}{more}"
 
 
 def _shortened(rows: list[list[str]], most: int = 24) -> list[list[str]]:

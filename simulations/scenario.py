@@ -34,7 +34,7 @@ class Scenario:
     about: str = ""
     workload: str = "retail"
     """One of workloads/catalogue.py, or the path of a log."""
-    parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     """Of the workload."""
     devices: int = 8
     hours: float = 24.0
@@ -164,7 +164,7 @@ def changed(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
             read[name] = reader(key, value)
         else:
             raise InvalidValue(f"{key}: no such setting; there are {', '.join(sorted((*_READERS, 'workload')))}")
-    return replace(scenario, parameters=MappingProxyType(parameters), **read).checked()
+    return replace(scenario, parameters=parameters, **read).checked()
 
 
 def _from_file(path: Path) -> Scenario:

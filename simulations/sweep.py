@@ -1,0 +1,225 @@
+"""Many scenarios at once: every combination of a grid, on all cores or a Dask cluster, going on where it stopped."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import itertools
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ..protocol.errors import InvalidValue
+from .measure import TIERS, described, summary
+from .scenario import SCENARIOS, Scenario, changed
+from .world import simulate
+
+RUNS_MAX = 100_000
+SUFFIXES = (".csv", ".parquet")
+
+Row = dict[str, Any]
+
+
+def scenarios_of(path: Path) -> list[Scenario]:
+    """Every combination of the lists in the file's `[grid]`, over its other settings. InvalidValue."""
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    grid = table.pop("grid", None)
+    if not isinstance(grid, dict) or not grid:
+        raise InvalidValue(f"{path}: there is no [grid] with lists of values, such as memory = ['32MiB', '64MiB']")
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise InvalidValue(f"{path}: grid.{name} = {values!r}: expected a list of values")
+    runs = 1
+    for values in grid.values():
+        runs *= len(values)
+    if runs > RUNS_MAX:
+        raise InvalidValue(f"{path}: {runs:,} combinations, at most {RUNS_MAX:,}")
+    name = table.pop("scenario", "retail")
+    if name not in SCENARIOS:
+        raise InvalidValue(f"{path}: there is no scenario {name!r}, but {', '.join(SCENARIOS)}")
+    try:
+        base = changed(SCENARIOS[name], table)
+        return [changed(base, dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
+    except InvalidValue as error:
+        raise InvalidValue(f"{path}: {error}") from None
+
+
+def row_of(scenario: Scenario) -> Row:
+    """One run: its settings, and what came of it."""
+    result = summary(simulate(scenario))
+    answers, requests = result["answers"], max(1, result["requests"])
+    return {
+        **settings_of(scenario),
+        "requests": result["requests"],
+        "failed": result["failed"],
+        "hit_rate": result["hit_rate"],
+        "hit_rate_warm": result["hit_rate_warm"],
+        "local_hit_rate_warm": result["local_hit_rate_warm"],
+        **{f"{tier}_share": round(answers[tier] / requests, 6) for tier in TIERS},
+        **{f"{name}_ms": result["latency_ms"][name] for name in ("mean", "p50", "p95", "p99")},
+        "p95_warm_ms": result["latency_ms"]["warm"]["p95"],
+        "encodes": result["encodes"],
+        "lan_bytes": result["bytes"]["lan"],
+        "uplink_bytes": result["bytes"]["uplink_up"] + result["bytes"]["uplink_down"],
+        "joules": result["joules"]["all"],
+        "price_usd": result["price_usd"],
+    }
+
+
+def settings_of(scenario: Scenario) -> Row:
+    """What tells one run from another, as columns."""
+    told = described(scenario)
+    told["faults"] = " ".join(told["faults"]) or "none"
+    told["parameters"] = json.dumps(told["parameters"], sort_keys=True)
+    return told
+
+
+# -- running --------------------------------------------------------------------------------------------------------
+
+
+def run(scenarios: Sequence[Scenario], out: Path, jobs: int, dask: str | None) -> Iterator[tuple[int, Row]]:
+    """Each run's number and row, as they end; those that are in `out` or beside it already come first.
+
+    A row is kept in a file beside `out` as soon as it is there; `out` is written at the end, in the grid's order.
+    """
+    aside = out.with_name(out.name + ".unfinished")
+    known = {_identity(row): row for row in [*(_read(out) if out.exists() else []), *_read_lines(aside)]}
+    rows: list[Row | None] = [known.get(_identity(settings_of(scenario))) for scenario in scenarios]
+    for number, row in enumerate(rows):
+        if row is not None:
+            yield number, row
+    missing = [number for number, row in enumerate(rows) if row is None]
+    with aside.open("a") as file:
+        for number, row in _in_parallel([(number, scenarios[number]) for number in missing], jobs, dask):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            rows[number] = row
+            yield number, row
+    write([row for row in rows if row is not None], out)
+    aside.unlink()
+
+
+def _in_parallel(work: Sequence[tuple[int, Scenario]], jobs: int, dask: str | None) -> Iterator[tuple[int, Row]]:
+    if dask is not None:
+        yield from _on_dask(work, dask)
+    elif jobs == 1:
+        for number, scenario in work:
+            yield number, row_of(scenario)
+    else:
+        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+            futures: dict[Future[Row], int] = {pool.submit(row_of, scenario): number for number, scenario in work}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _on_dask(work: Sequence[tuple[int, Scenario]], address: str) -> Iterator[tuple[int, Row]]:
+    """On the workers of a Dask cluster, which need edgecache installed. InvalidValue without dask; OSError."""
+    try:
+        distributed = importlib.import_module("distributed")
+    except ImportError as error:
+        raise InvalidValue("--dask needs distributed: pip install 'edgecache[dask]'") from error
+    with distributed.Client(address, timeout=10) as client:
+        futures = {client.submit(row_of, scenario, pure=False): number for number, scenario in work}
+        for future in distributed.as_completed(futures):
+            yield futures[future], future.result()
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def check_out(out: Path) -> None:
+    """InvalidValue when rows cannot be written there."""
+    if out.suffix not in SUFFIXES:
+        raise InvalidValue(f"{out}: results end in {' or '.join(SUFFIXES)}")
+    if not out.parent.is_dir():
+        raise InvalidValue(f"{out}: there is no directory {out.parent}")
+    if out.suffix == ".parquet":
+        _parquet(out)
+
+
+def write(rows: Sequence[Row], out: Path) -> None:
+    """All rows in one file."""
+    if out.suffix == ".parquet":
+        pyarrow, parquet = _parquet(out)
+        parquet.write_table(pyarrow.Table.from_pylist(list(rows)), out)
+        return
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read(out: Path) -> list[Row]:
+    if out.suffix == ".parquet":
+        rows: list[Row] = _parquet(out)[1].read_table(out).to_pylist()
+        return rows
+    with out.open(newline="") as file:
+        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _read_lines(aside: Path) -> list[Row]:
+    """What an interrupted sweep left; its last line may be torn."""
+    rows = []
+    for line in aside.read_text().splitlines() if aside.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def _value(text: str) -> Any:
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text or None
+
+
+_SETTINGS = tuple(settings_of(next(iter(SCENARIOS.values()))))
+
+
+def _identity(row: Mapping[str, Any]) -> str:
+    """The settings of a row, as text; equal for equal runs, whatever file they were in."""
+    values = [row.get(name) for name in _SETTINGS]
+    return json.dumps(["" if value is None else float(value) if isinstance(value, int) else value for value in values])
+
+
+def _parquet(out: Path) -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise InvalidValue(f"{out}: Parquet needs pyarrow: pip install 'edgecache[simulations]'") from error
+
+
+# -- what is best ---------------------------------------------------------------------------------------------------
+
+
+def pareto(rows: Iterable[Row]) -> list[Row]:
+    """The rows that no other beats in hit rate, memory of all devices and bytes on the uplink together."""
+    points = [
+        (-(row["hit_rate_warm"] or 0.0), row["memory_bytes"] * row["devices"], row["uplink_bytes"], row) for row in rows
+    ]
+    front = []
+    for *mine, row in points:
+        beaten = any(
+            other != mine and all(theirs <= ours for theirs, ours in zip(other, mine, strict=True))
+            for *other, _ in points
+        )
+        if not beaten:
+            front.append(row)
+    return sorted(front, key=lambda row: (row["memory_bytes"] * row["devices"], row["uplink_bytes"]))

@@ -1,0 +1,143 @@
+"""simulations/sweep.py and `edgecache-sim sweep`: every combination once, wherever it stopped before."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgecache.simulations import cli, sweep
+from edgecache.simulations.scenario import Scenario
+
+GRID = """
+scenario = "kiosks"
+devices = 2
+hours = 0.05
+[grid]
+memory = ["2MiB", "8MiB"]
+policy = ["lru", "s3-fifo"]
+overlap = [0.9]
+"""
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Path:
+    path = tmp_path / "grid.toml"
+    path.write_text(GRID)
+    return path
+
+
+def rows_in(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_combination_is_run_and_written_in_the_grids_order(
+    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.csv"
+    assert cli.main(["sweep", str(grid), "--out", str(out), "--jobs", "1", "--quiet"]) == 0
+    rows = rows_in(out)
+    combinations = [(row["memory_bytes"], row["policy"]) for row in rows]
+    small, large = str(2 * 2**20), str(8 * 2**20)
+    assert combinations == [(small, "lru"), (small, "s3-fifo"), (large, "lru"), (large, "s3-fifo")]
+    assert all(0 < float(row["hit_rate"]) < 1 and row["parameters"] == '{"overlap": 0.9}' for row in rows)
+    assert "4 runs; not beaten in hit rate, memory and uplink by another" in capsys.readouterr().out
+
+
+def test_what_is_known_is_not_run_again(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out.csv"
+    scenarios = sweep.scenarios_of(grid)
+    done = dict(sweep.run(scenarios[:2], out, 1, None))
+    ran: list[Scenario] = []
+    really = sweep.row_of
+
+    def counted(scenario: Scenario) -> dict[str, Any]:
+        ran.append(scenario)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return really(scenario)
+
+    monkeypatch.setattr(sweep, "row_of", counted)
+    with pytest.raises(KeyboardInterrupt):
+        dict(sweep.run(scenarios, out, 1, None))
+    assert ran == scenarios[2:]
+    ran[:] = [scenarios[0]] * 2  # no further interruption
+    assert dict(sweep.run(scenarios, out, 1, None)).keys() == {0, 1, 2, 3}
+    assert ran[2:] == [scenarios[3]]  # the third was kept beside, though the run was interrupted
+    written = sweep._read(out)
+    assert written[:2] == [done[0], done[1]]
+    assert not out.with_name("out.csv.unfinished").exists()
+
+
+def test_processes_find_what_one_finds(grid: Path, tmp_path: Path) -> None:
+    scenarios = sweep.scenarios_of(grid)
+    one = dict(sweep.run(scenarios, tmp_path / "one.csv", 1, None))
+    two = dict(sweep.run(scenarios, tmp_path / "two.csv", 2, None))
+    assert one == two
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
+def test_parquet_holds_the_same(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenarios = sweep.scenarios_of(grid)[:2]
+    out = tmp_path / "out.parquet"
+    rows = dict(sweep.run(scenarios, out, 1, None))
+    assert sweep._read(out) == [rows[0], rows[1]]
+    monkeypatch.delattr(sweep, "row_of")  # nothing is run again
+    assert dict(sweep.run(scenarios, out, 1, None)) == rows
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs distributed")
+def test_a_dask_cluster_finds_what_one_process_finds(grid: Path, tmp_path: Path) -> None:
+    distributed = importlib.import_module("distributed")
+    scenarios = sweep.scenarios_of(grid)[:2]
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        there = dict(sweep.run(scenarios, tmp_path / "dask.csv", 1, cluster.scheduler_address))
+    assert there == dict(sweep.run(scenarios, tmp_path / "here.csv", 1, None))
+
+
+def test_the_front_has_what_no_other_beats() -> None:
+    def row(memory: int, hit_rate: float, uplink: int = 0) -> dict[str, Any]:
+        return {"memory_bytes": memory, "devices": 1, "hit_rate_warm": hit_rate, "uplink_bytes": uplink}
+
+    small, large, worse, twin = row(1, 0.5), row(2, 0.7), row(2, 0.6), row(1, 0.5)
+    cloudy, beaten = row(1, 0.6, 100), row(2, 0.7, 5)
+    assert sweep.pareto([large, worse, small, twin, cloudy, beaten]) == [small, twin, cloudy, large]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
+def test_a_picture_of_the_front_is_drawn(grid: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "front.png"
+    arguments = ["--out", str(tmp_path / "out.csv"), "--jobs", "1", "--quiet", "--plot", str(plot)]
+    assert cli.main(["sweep", str(grid), *arguments]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("devices = 2", "there is no [grid] with lists of values"),
+        ("[grid]\nmemory = '2MiB'", "grid.memory = '2MiB': expected a list of values"),
+        ("[grid]\nmemory = []", "grid.memory = []: expected a list of values"),
+        ("[grid]\nmemory = ['2MiB', 0]", "memory = 0: a device without memory holds nothing"),
+        ("[grid]\npolicy = ['lru', 'luck']", "there is no policy 'luck'"),
+        ("scenario = 'moon'\n[grid]\ndevices = [1]", "there is no scenario 'moon'"),
+        (f"[grid]\nseed = {[*range(400)]}\nhours = {[*range(1, 300)]}", "119,600 combinations, at most 100,000"),
+    ],
+)
+def test_a_wrong_grid_is_explained(tmp_path: Path, text: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(text)
+    assert cli.main(["sweep", str(path), "--out", str(tmp_path / "out.csv")]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_where_results_cannot_be_written_is_said_before_the_first_run(
+    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out, reason in (("out.txt", "results end in .csv or .parquet"), ("nowhere/out.csv", "there is no directory")):
+        assert cli.main(["sweep", str(grid), "--out", str(tmp_path / out)]) == 2
+        assert reason in capsys.readouterr().err
