@@ -71,6 +71,22 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--runtime", action="append", choices=list(Runtime), help="only these (default: all installed)")
     tune.add_argument("--out", type=Path, default=Path("profile.toml"), metavar="FILE.toml")
     tune.set_defaults(run=_tune)
+
+    about = "precompute features of images for nodes with --cloud to find"
+    library = commands.add_parser("library", help=about, description=about)
+    about = "encode what is not there yet, and upload it in packs; may be interrupted and run again"
+    build = library.add_subparsers(metavar="COMMAND", required=True).add_parser("build", help=about, description=about)
+    build.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="files, or directories of them")
+    build.add_argument(
+        "--to", required=True, metavar="URL", help="what nodes get as --cloud: s3://, gs://, az://, file:///"
+    )
+    build.add_argument("--encoder", default=TINY, metavar="SPEC", help=EXPECTED)
+    where = build.add_mutually_exclusive_group()
+    where.add_argument("--processes", type=int, metavar="N", help="of one thread each (default: one a core)")
+    where.add_argument("--dask", metavar="tcp://HOST:PORT", help="encode on the workers of this Dask scheduler")
+    build.add_argument("--json", action="store_true", help="print what was done as JSON")
+    build.add_argument("--quiet", action="store_true", help="show no progress")
+    build.set_defaults(run=_library_build)
     return parser
 
 
@@ -168,3 +184,9 @@ def _export(options: argparse.Namespace) -> None:
     from .export_command import export
 
     print(export(options.encoder, options.out, options.precision, options.images))
+
+
+def _library_build(options: argparse.Namespace) -> None:
+    from .library_command import run
+
+    run(options)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...protocol.cloud import names
 from ...protocol.cloud.download import download
-from ...protocol.cloud.objects import ObjectStoreError
-from ...protocol.cloud.pack import ENTRIES_MAX, ENTRY_BYTES, FOOTER_BYTES, PACK_BYTES_MAX, Footer, PackIndex
+from ...protocol.cloud.pack import PackIndex
+from ...protocol.cloud.pack_reading import read_index
 from ...protocol.errors import CorruptPayload
 from ...protocol.keys import DIGEST_BYTES
 from ...protocol.payload import PAYLOAD_BYTES_MAX
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 REFRESH_S = 300.0
 INDEX_BYTES_MAX = 16 * 1024 * 1024
 REMOVED_MAX = 65_536
-_TAIL_BYTES = 16 * 1024  # the footer, and the index of a usual pack with it: 340 entries
 _READS_TOGETHER = 8
 
 _log = logging.getLogger(__name__)
@@ -167,23 +166,3 @@ class Packs:
             packs.unusable.add(name)
             _log.warning("pack %s… is not used: %s", name[-64:][:8], error)
             return None
-
-
-async def read_index(objects: Objects, name: str, size: int, encoder: bytes) -> PackIndex | None:
-    """The index of the pack `name` of `size` bytes; None when it is gone. CorruptPayload, ObjectStoreError."""
-    if not FOOTER_BYTES <= size <= PACK_BYTES_MAX + ENTRIES_MAX * ENTRY_BYTES:
-        raise CorruptPayload(f"pack of {size} bytes")
-    tail_at = max(0, size - _TAIL_BYTES)
-    tail = await download(objects, name, tail_at, size, bytes_max=_TAIL_BYTES)
-    if tail is None:
-        return None
-    if len(tail) < size - tail_at:
-        raise ObjectStoreError(f"{name}: it is being written")
-    view = memoryview(tail)
-    footer = Footer.parse(view[-FOOTER_BYTES:], size, encoder)
-    if footer.index_at >= tail_at:
-        at = footer.index_at - tail_at
-        return PackIndex(footer, bytes(view[at : at + footer.index_bytes]))
-    end = footer.index_at + footer.index_bytes
-    index = await download(objects, name, footer.index_at, end, bytes_max=ENTRIES_MAX * ENTRY_BYTES)
-    return PackIndex(footer, index) if index is not None else None

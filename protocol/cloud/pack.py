@@ -46,7 +46,7 @@ class PackWriter:
 
     def __init__(self, encoder: bytes) -> None:
         """`encoder`: the digest of the identity that all of them are of."""
-        self._encoder = encoder
+        self.encoder = encoder
         self._data = bytearray(_HEAD.pack(_MAGIC, FORMAT_VERSION))
         self._entries: dict[bytes, tuple[int, int]] = {}
 
@@ -72,7 +72,7 @@ class PackWriter:
         start = len(self._data)
         checksum = xxhash.xxh3_64_intdigest(index)
         self._data += index
-        self._data += _FOOTER.pack(_FOOTER_MAGIC, FORMAT_VERSION, start, len(self._entries), checksum, self._encoder)
+        self._data += _FOOTER.pack(_FOOTER_MAGIC, FORMAT_VERSION, start, len(self._entries), checksum, self.encoder)
         return sha256(index).digest(), self._data
 
 
