@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -26,7 +26,7 @@ from ..protocol.features import Features, Source
 from ..protocol.keys import DIGEST_BYTES, EncoderIdentity, FeatureKey, digest_of, parse_digest
 from .aside import aside
 from .client_answers import Ask, features, is_there, many_features, told
-from .client_nodes import Nodes, NoNodeAnswers, Refused
+from .client_nodes import Nodes, NoNodeAnswers, Refused, urls_of_members
 from .cluster_key import read_keys
 from .http_answers import BATCH_BYTES_MAX, BatchForm, Form
 from .http_tensors import npy_head
@@ -235,6 +235,16 @@ class Client:
     async def stats(self) -> dict[str, Any]:
         """What GET /v1/stats says."""
         return await self._nodes.ask("GET", "/v1/stats", told)
+
+    async def members(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """What `cluster` says, and where each living member can be asked over HTTP from here, by its id."""
+        cluster = await self.cluster()
+        here = self._nodes.known[0]
+        return cluster, dict(urls_of_members(cluster, here)) | {cluster["node"]["id"]: here}
+
+    async def stats_of(self, urls: Collection[str]) -> dict[str, Any]:
+        """What `stats` says of the node at each of `urls`, without those that do not answer."""
+        return await self._nodes.ask_each(urls, "/v1/stats", told)
 
     # -- steps --------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     invalidate.add_argument("--version", metavar="V", help="(default: the one that is current)")
     command("status", commands.status, "what the node is and has counted")
     command("peers", commands.peers, "the members of the cluster")
+    top = command("top", commands.top, "what every member does, each second; without a terminal, once")
+    top.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between two readings (1)")
+    bench = command("bench", commands.bench, "how long the node takes to encode, and to answer from memory and a peer")
+    bench.add_argument("--count", type=int, default=50, metavar="N", help="images that are encoded for each row (50)")
     command("doctor", commands.doctor, "why devices do not see each other, or answer slowly")
 
     about = "make the key that lets devices into a cluster, or show the token of one"
@@ -124,9 +128,14 @@ async def _run(arguments: argparse.Namespace) -> int:
     if not arguments.timeout > 0:
         raise InvalidValue(f"timeout {arguments.timeout}: expected seconds above zero")
     encoder, version = getattr(arguments, "encoder", None), getattr(arguments, "version", None)
-    async with Client(
-        arguments.url, encoder=encoder, version=version, timeout_s=arguments.timeout, cluster_key=arguments.cluster_key
-    ) as cache:
+
+    def client(url: str) -> Client:
+        return Client(
+            url, encoder=encoder, version=version, timeout_s=arguments.timeout, cluster_key=arguments.cluster_key
+        )
+
+    arguments.elsewhere = client
+    async with client(arguments.url) as cache:
         status: int = await arguments.run(cache, arguments)
         return status
 

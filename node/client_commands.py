@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..protocol.errors import InvalidValue
 from ..protocol.keys import digest_of, format_digest, parse_digest
-from .client_nodes import Refused
+from . import client_top
+from .client_nodes import NoNodeAnswers, Refused
 from .client_show import checks_lines, features_line, features_told, peers_lines, status_lines
 from .cluster_key import new_key, read_keys, retire, rotate
 from .http_tensors import Tensor, npy_array, npy_head, safetensors_head
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # As many as a node encodes in one batch.
 IMAGES_AT_ONCE = 8
+
+TOP_INTERVAL_MIN_S, TOP_INTERVAL_MAX_S = 0.1, 3600.0
 
 DONE, NOT_FOUND, WRONG_USAGE, NO_NODE = range(4)
 
@@ -190,6 +194,57 @@ async def peers(cache: Client, arguments: argparse.Namespace) -> int:
     """`edgecache peers`: the members."""
     cluster = await cache.cluster()
     print(json.dumps(cluster["members"]) if arguments.json else "\n".join(peers_lines(cluster)))
+    return DONE
+
+
+async def top(cache: Client, arguments: argparse.Namespace) -> int:
+    """`edgecache top`: what every member does; once, or, on a terminal, until Ctrl-C."""
+    interval_s = arguments.interval
+    if not TOP_INTERVAL_MIN_S <= interval_s <= TOP_INTERVAL_MAX_S:
+        raise InvalidValue(f"interval {interval_s}: expected {TOP_INTERVAL_MIN_S} to {TOP_INTERVAL_MAX_S:g} seconds")
+    before = await _reading(cache)
+    if arguments.json or not sys.stdout.isatty():
+        await asyncio.sleep(interval_s)
+        told = client_top.members(before, await _reading(cache))
+        print(json.dumps(told) if arguments.json else "\n".join(client_top.lines(told)))
+        return DONE
+    try:
+        await _top_until_interrupted(cache, before, interval_s)
+    except asyncio.CancelledError:  # Ctrl-C is how one leaves it
+        print()
+    return DONE
+
+
+async def _top_until_interrupted(cache: Client, before: client_top.Reading, interval_s: float) -> None:
+    while True:
+        await asyncio.sleep(interval_s)
+        size = shutil.get_terminal_size()
+        try:
+            now = await _reading(cache)
+            lines = client_top.lines(client_top.members(before, now))
+            before = now
+        except NoNodeAnswers as error:  # it may come back
+            lines = [escaped(str(error))]
+        node = before.cluster["node"]
+        title = escaped(f"cluster {node.get('cluster', '?')}, asked of {node['name']}, {time.strftime('%H:%M:%S')}")
+        shown = [title, "", *lines][: size.lines - 1]
+        # Home, each line cut to the screen and its rest cleared, and then everything below: nothing flickers.
+        sys.stdout.write("\x1b[H" + "".join(f"{line[: size.columns]}\x1b[K\n" for line in shown) + "\x1b[J")
+        sys.stdout.flush()
+
+
+async def _reading(cache: Client) -> client_top.Reading:
+    cluster, urls = await cache.members()
+    stats = await cache.stats_of(set(urls.values()))
+    return client_top.Reading(time.monotonic(), cluster, {member: stats.get(url) for member, url in urls.items()})
+
+
+async def bench(cache: Client, arguments: argparse.Namespace) -> int:
+    """`edgecache bench`: how long the node takes."""
+    from .client_bench import bench as measure
+
+    times = await measure(cache, arguments.elsewhere, arguments.count)
+    print(json.dumps(times.told()) if arguments.json else "\n".join(times.lines()))
     return DONE
 
 

@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -159,6 +159,21 @@ class Nodes:
         self._is_lost = self._given is None  # then the next call looks for others
         raise NoNodeAnswers("; ".join(failures) or "every known node hung a moment ago")
 
+    async def ask_each(self, urls: Collection[str], path: str, read: Callable[[Answer], _T]) -> dict[str, _T]:
+        """What `read` makes of the answer of each of `urls`, asked all at once; without those that have no good one."""
+
+        async def ask(url: str) -> _T:
+            target = URL(f"{url}{path}", encoded=True)
+            return read(await self._send("GET", target, {}, None, CONNECT_TIMEOUT_S, CLUSTER_BYTES_MAX))
+
+        answers = await asyncio.gather(*map(ask, urls), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(
+                answer, TimeoutError | aiohttp.ClientError | OSError | EdgeCacheError
+            ):
+                raise answer
+        return {url: answer for url, answer in zip(urls, answers, strict=True) if not isinstance(answer, BaseException)}
+
     def _candidates(self, now: float) -> Iterator[str]:
         return iter([url for url in self._known if self._down_until.get(url, now) <= now])
 
@@ -250,6 +265,7 @@ class Nodes:
 
 
 class _Member(msgspec.Struct):
+    id: str = ""
     http: str = ""
     state: str = ""
 
@@ -259,7 +275,11 @@ class _Cluster(msgspec.Struct):
 
 
 def _urls_of(cluster: Any, heard_from: str) -> list[str]:
-    """Where the living members answer HTTP. A loopback address of another machine is no use here.
+    return [url for _, url in urls_of_members(cluster, heard_from)]
+
+
+def urls_of_members(cluster: Any, heard_from: str) -> list[tuple[str, str]]:
+    """Ids of the living members, and where they answer HTTP. A loopback address of another machine is no use here.
 
     Who asks by https asks nobody by http: what it sends is not for everybody on the network to read.
     """
@@ -278,7 +298,7 @@ def _urls_of(cluster: Any, heard_from: str) -> list[str]:
         if URL(heard_from).scheme == "https" and URL(url).scheme == "http":
             continue
         if _is_loopback(heard_from) or not _is_loopback(url):
-            urls.append(url)
+            urls.append((member.id, url))
     return urls
 
 

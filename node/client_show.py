@@ -60,7 +60,7 @@ def status_lines(cluster: Mapping[str, Any], stats: Mapping[str, Any]) -> list[s
             f"requests  {stats['requests']}: hits {sum(hits.values())} ({sources}), misses {stats['misses']}, "
             f"encoded here {stats['encodes']}, shared {stats['coalesced']}"
         ),
-        f"memory    {_size(stats['used_bytes'])} of {_size(stats['capacity_bytes'])}: {stats['items']} features, "
+        f"memory    {size(stats['used_bytes'])} of {size(stats['capacity_bytes'])}: {stats['items']} features, "
         f"{stats['evictions']} evicted",
     ]
 
@@ -71,11 +71,11 @@ def peers_lines(cluster: Mapping[str, Any]) -> list[str]:
     members = sorted(cluster["members"], key=lambda member: (member["id"] != here, str(member["name"])))
     rows: list[tuple[str, ...]] = [("NAME", "ID", "HTTP", "PEER", "STATE", "MEMORY")]
     for member in members:
-        memory = f"{_size(member['used_bytes'])} of {_size(member['capacity_bytes'])}"
+        memory = f"{size(member['used_bytes'])} of {size(member['capacity_bytes'])}"
         name = f"{member['name']} (asked)" if member["id"] == here else str(member["name"])
         row = (name, str(member["id"])[:8], member["http"], member["peer"], member["state"], memory)
         rows.append(tuple(escaped(str(cell)) for cell in row))
-    return _table(rows)
+    return table(rows)
 
 
 def checks_lines(checks: Iterable[Check], *, as_json: bool) -> list[str]:
@@ -90,12 +90,14 @@ def checks_lines(checks: Iterable[Check], *, as_json: bool) -> list[str]:
     return lines
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns under one another."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _size(nbytes: float) -> str:
+def size(nbytes: float) -> str:
+    """`1.5 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if nbytes < 1024:
             return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .client import TIMEOUT_S, Client, Digest, Encode, _DigestT
@@ -131,6 +131,14 @@ class SyncClient:
     def stats(self) -> dict[str, Any]:
         """See `Client.stats`."""
         return self._wait(self._client.stats())
+
+    def members(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """See `Client.members`."""
+        return self._wait(self._client.members())
+
+    def stats_of(self, urls: Collection[str]) -> dict[str, Any]:
+        """See `Client.stats_of`."""
+        return self._wait(self._client.stats_of(urls))
 
     def _wait(self, call: Coroutine[Any, Any, _T]) -> _T:
         if self._loop.is_closed():

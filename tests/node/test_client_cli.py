@@ -260,3 +260,67 @@ async def test_a_node_elsewhere_is_asked_with_the_key_of_a_flag_or_a_variable(
     monkeypatch.setenv("EDGECACHE_CLUSTER_KEY", str(tmp_path / "none"))
     assert (await run("peers", "--url", url))[0] == 2
     assert (await run("key", "new", tmp_path / "none"))[0] == 0
+
+
+# -- top and bench ----------------------------------------------------------------------------------------------
+
+
+async def test_top_without_a_terminal_prints_one_table(run: Run) -> None:
+    status, output, errors = await run("top", "--interval", "0.1")
+    assert (status, errors) == (0, "")
+    head, row = output.splitlines()
+    assert head.split()[:4] == ["NAME", "STATE", "REQ/S", "HIT"]
+    assert row.split()[:3] == ["camera-1", "alive", "0"]
+
+
+async def test_top_as_json_has_the_rates_of_each_member_and_who_does_not_answer_has_none(
+    run: Run, node: FakeNode
+) -> None:
+    dead = {"id": "d" * 32, "name": "gone", "http": NOWHERE, "state": "suspect", "used_bytes": 5, "capacity_bytes": 10}
+    node.other_members.append(dead)
+    status, output, _ = await run("top", "--json", "--interval", "0.1")
+    told = json.loads(output)
+    assert (status, [member["name"] for member in told]) == (0, ["camera-1", "gone"])
+    assert (told[0]["requests_per_s"], told[0]["items"]) == (0.0, 0)
+    assert (told[1]["requests_per_s"], told[1]["items"], told[1]["used_bytes"]) == (None, None, 5)
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "1e9"])
+async def test_top_refuses_an_interval_that_is_none(run: Run, interval: str) -> None:
+    status, _, errors = await run("top", "--interval", interval)
+    assert status == 2
+    assert "expected 0.1 to 3600 seconds" in errors
+
+
+async def test_top_and_bench_say_when_no_node_answers(run: Run) -> None:
+    for command in ("top", "bench"):
+        assert (await run(command, "--url", NOWHERE))[0] == 3
+
+
+async def test_bench_measures_encodes_and_hits_and_leaves_nothing_behind(run: Run, node: FakeNode) -> None:
+    status, output, errors = await run("bench", "--count", "3", "--json")
+    assert (status, errors) == (0, "")
+    told = json.loads(output)
+    assert told["features"] == [4, 8]
+    assert {source: row["requests"] for source, row in told["answers"].items()} == {"memory": 12, "encoder": 3}
+    assert 0 < told["answers"]["memory"]["p50_ms"] <= told["answers"]["memory"]["p95_ms"]
+    assert "no other member" in told["note"]
+    assert len(node.store.memory) == 0
+    assert len(node.encoder.images) == 4  # one to warm up
+
+
+async def test_bench_measures_hits_where_no_encoder_runs(
+    bare_node: FakeNode, serve: Serve, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = str((await serve(bare_node)).make_url("/"))
+    status, output, _ = await run("bench", "--count", "2", "--url", url)
+    assert status == 0
+    assert output.splitlines()[1].split()[:2] == ["memory", "8"]
+    assert "no encoder answers" in output
+    assert len(bare_node.store.memory) == 0
+
+
+@pytest.mark.parametrize("count", ["1", "0", "10001"])
+async def test_bench_refuses_a_count_that_is_none(run: Run, count: str) -> None:
+    status, _, errors = await run("bench", "--count", count)
+    assert (status, errors) == (2, f"edgecache: count {count}: expected 2 to 10000\n")
