@@ -12,7 +12,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint format bench clean
+.PHONY: help demo test soak lint format bench bench-restart clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -45,6 +45,9 @@ format: $(VENV)/ready  ## let ruff format and sort
 
 bench: $(VENV)/ready  ## measure everything that docs/benchmarks.md says, and write it there
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-restart: $(VENV)/ready  ## a node's hit ratio before and after a restart (ARGS=--kill: by SIGKILL)
+	$(BIN)/python -m tests.bench.restart $(ARGS)
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
