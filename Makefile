@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SEEDS ?= 200
 
 # The CPU build of torch, pinned: on x86-64 Linux the package index's own torch brings several GB of CUDA libraries that an
 # edge device has no use for. `+cpu` names the build that lacks them; where pip is not set up to find it, it comes from
@@ -12,7 +13,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint format bench bench-restart clean
+.PHONY: help demo test soak agreement lint format bench bench-restart clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -30,7 +31,8 @@ demo: $(VENV)/ready  ## three nodes on this machine share the features of real p
 test: $(VENV)/ready  ## every test
 	$(BIN)/python -m pytest $(ARGS)
 
-soak: $(VENV)/ready  ## the tests that take minutes: a writer killed two hundred times and what else is rare
+soak: $(VENV)/ready  ## what takes minutes: SEEDS=N random days on virtual time, a writer killed two hundred times
+	$(BIN)/edgecache-sim soak --seeds $(SEEDS)
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
 lint: $(VENV)/ready  ## ruff, mypy --strict, and the dependency rule
@@ -48,6 +50,9 @@ bench: $(VENV)/ready  ## measure everything that docs/benchmarks.md says, and wr
 
 bench-restart: $(VENV)/ready  ## a node's hit ratio before and after a restart (ARGS=--kill: by SIGKILL)
 	$(BIN)/python -m tests.bench.restart $(ARGS)
+
+agreement: $(VENV)/ready  ## the same requests through five real processes and through the simulation, side by side
+	$(BIN)/python -m tests.bench.agreement $(ARGS)
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -200,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--workload", metavar="NAME|FILE", help="an invented day, or your log: time,device,digest (default: retail)")
     add("--model", metavar="NAME", help="what they encode with (default: vit-b16)")
     add("--link", metavar="NAME", help="what they hang on (default: wifi)")
-    add("--policy", metavar="NAME", help="who is evicted (default: lru)")
+    add("--policy", metavar="NAME", help="who is evicted (default: what nodes do)")
     add("--hours", type=float, metavar="H", help="how long to look at (default: 4)")
     add("--seed", type=int, metavar="S")
     add("--json", type=Path, metavar="FILE", help="write the result there")

@@ -65,6 +65,7 @@ class Cluster:
         self,
         size: int,
         *,
+        ids: Sequence[str] = (),
         seed: int = 0,
         copies: int = 2,
         memory_bytes: int = 64 * 1024 * 1024,
@@ -74,11 +75,15 @@ class Cluster:
         link: Callable[[int], Link] = lambda index: LINKS["lan"],
         memory: Callable[[int], MemoryStore | None] = lambda index: None,
     ) -> None:
-        """The functions say what the device with that number has; `memory_bytes` is of the usual memory tier."""
+        """The nodes have `ids`, or random ones. The functions say what the device with that number has.
+
+        `memory_bytes` is of the usual memory tier.
+        """
         self.network = InMemoryNetwork(seed=seed)
         self.nodes: list[Node] = []
         self.encoders: list[ModelledEncoder | DeviceEncoder | None] = []
         self._size = size
+        self._ids = ids
         self._seed = seed
         self._copies = copies
         self._memory_bytes = memory_bytes
@@ -93,8 +98,8 @@ class Cluster:
         self._down: set[int] = set()
 
     async def __aenter__(self) -> Cluster:
-        for _ in range(self._size):
-            await self.join()
+        for index in range(self._size):
+            await self.join(node_id=self._ids[index] if index < len(self._ids) else None)
         await self.until(self.has_met)
         return self
 

@@ -60,6 +60,10 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 "estimated from 0.5 W of an active gigabit port at full rate",
             ),
             Link(
+                "loopback", 0.00001, 0.0, 2e9, 2e9, 0.0, False, 0.0, 0.0, 0.0,
+                "several nodes on one machine: 20 µs and 2 GB/s, measured with the peer protocol (docs/benchmarks.md)",
+            ),
+            Link(
                 "wifi", 0.001, 0.001, 250 * MEGABIT, 250 * MEGABIT, 0.001, True, 2.3e-6, 1.1e-6, 0.0,
                 "estimated: an 802.11ac channel of 80 MHz and two streams gives TCP about 250 Mbit/s nearby, at 2 ms "
                 "a hop with its queue; energy: 283 and 137 mW per Mbit/s, Huang et al., MobiSys 2012: Wi-Fi of that "

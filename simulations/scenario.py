@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..node.config import parse_size
-from ..node.eviction.policies import POLICIES
+from ..node.eviction.policies import POLICIES, POLICY_USUAL
 from ..node.store.memory import ENTRY_OVERHEAD_BYTES
 from ..protocol.errors import InvalidValue
 from ..protocol.payload import Codec
@@ -52,7 +52,7 @@ class Scenario:
     """For features on each device; 0 for the device's usual share."""
     disk_bytes: int = 0
     """0 for none."""
-    policy: str = "lru"
+    policy: str = POLICY_USUAL
     replicas: int = 2
     image_bytes: int = 120_000
     """Of an image that is sent to the cloud: a JPEG of 640 × 480."""

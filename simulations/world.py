@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..protocol.keys import FeatureKey
 from . import virtual_time
 from .cloud import CloudService, Site, SiteRemote
 from .cluster import Cluster
-from .devices import DEVICES, MODELS
+from .devices import DEVICES, MODELS, Device
 from .disk import ModelledDisk
 from .faults import FAULTS
 from .links import LINKS
@@ -105,7 +105,16 @@ def requests_of(scenario: Scenario) -> Requests:
 class World:
     """The cluster, its site's cloud, who asks, and what faults can do to them."""
 
-    def __init__(self, scenario: Scenario, requests: Requests, progress: Callable[[float, str], None]) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        requests: Requests,
+        progress: Callable[[float, str], None] = lambda share, what: None,
+        *,
+        device: Device | None = None,
+        ids: Sequence[str] = (),
+    ) -> None:
+        """`device` and the nodes' `ids`, where they are those of real nodes to compare with."""
         if not len(requests):
             raise InvariantBroken("a workload without requests")
         self.devices = scenario.devices
@@ -114,7 +123,7 @@ class World:
         self._scenario = scenario
         self._requests = requests
         self._progress = progress
-        self._device = DEVICES[scenario.device]
+        self._device = device or DEVICES[scenario.device]
         self._bodies = Bodies()
         self._models: dict[str, FeatureModel] = {}
         self._versions = ["1"] * scenario.devices
@@ -122,6 +131,7 @@ class World:
         self._disks = [ModelledDisk(scenario.disk_bytes, self._device, self._bodies) for _ in range(self.devices)]
         self.cluster = Cluster(
             self.devices,
+            ids=ids,
             seed=scenario.seed,
             copies=scenario.replicas,
             encoder=lambda index: self._encoder(index),

@@ -83,7 +83,7 @@ def test_a_file_is_a_scenario(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ('policy = "magic"', "there is no policy 'magic', but fifo, lru"),
         ('device = "toaster"', "there is no device 'toaster', but rpi4, rpi5"),
         ('model = "eye"', "there is no model 'eye', but clip-b32"),
-        ('link = "pigeon"', "there is no link 'pigeon', but lan, wifi"),
+        ('link = "pigeon"', "there is no link 'pigeon', but lan, loopback"),
         ('faults = ["flood"]', "there is no fault 'flood', but churn, partition"),
         ('faults = "churn"', "faults = 'churn': expected a list of names"),
         ('workload = "carnival"', "there is no workload 'carnival', but retail"),

@@ -75,5 +75,5 @@ def test_a_slow_device_is_slow_in_both_directions() -> None:
 
 
 def test_an_unknown_link_is_told_which_there_are() -> None:
-    with pytest.raises(InvalidValue, match="there is no link 'token-ring', but lan, wifi, 4g, 5g, wan"):
+    with pytest.raises(InvalidValue, match="there is no link 'token-ring', but lan, loopback, wifi, 4g, 5g, wan"):
         link_named("token-ring")
