@@ -55,11 +55,30 @@ def shortcuts_alone(shape: VitShape, least_needed: Sequence[int]) -> list[Option
     cuts += [Shortcuts(prune=schedule, prune_by=by) for schedule in PRUNE_SCHEDULES for by in ("attention", "norm")]
     cuts += [Shortcuts(skip=(least_needed[0],)), Shortcuts(skip=tuple(sorted(least_needed[: max(2, depth // 6)])))]
     cuts += [Shortcuts(depth=depth - 1), Shortcuts(depth=depth // 2)]
+    cuts += [Shortcuts(attention=name) for name in attentions(shape)]
     bridged = [replace(cut, is_bridged=True) for cut in cuts]
     made = [Options(shortcuts=cut) for pair in zip(cuts, bridged, strict=True) for cut in pair]
     made += [Options(shortcuts=Shortcuts(is_bridged=True), exits=exits) for exits in exits_of(depth)]
     made += [Options(shortcuts=Shortcuts(is_bridged=True), small_side=side) for side in sides(shape)]
     return made
+
+
+def attentions(shape: VitShape) -> list[str]:
+    """Other ways to look that fit the model."""
+    half = next((side for side in range(shape.grid_side // 2, 1, -1) if shape.grid_side % side == 0), 0)
+    windows = [f"window:{half}", f"shifted:{half}"] if half else []
+    fewer = max(1, shape.grid_side**2 // 4)
+    groups = [f"grouped:{shape.heads // 2}"] if shape.heads % 2 == 0 else ["grouped:1"]
+    return [
+        *windows,
+        "linear:elu",
+        "linear:relu",
+        "linear:relu2",
+        "performer:128",
+        f"linformer:{fewer}",
+        *groups,
+        "int8",
+    ]
 
 
 def exits_of(depth: int) -> list[tuple[int, ...]]:

@@ -87,6 +87,7 @@ class Options:
         parts += [f"prune {'/'.join(f'{share:g}' for share in cuts.prune)} by {cuts.prune_by}"] * bool(cuts.prune)
         parts += [f"skip {','.join(map(str, cuts.skip))}"] * bool(cuts.skip)
         parts += [f"depth {cuts.depth}"] * bool(cuts.depth)
+        parts += [cuts.attention] * bool(cuts.attention)
         parts += [f"exits {','.join(map(str, self.exits))}"] * bool(self.exits)
         parts += [f"small {self.small_side}"] * bool(self.small_side)
         parts += ["bridged"] * cuts.is_bridged

@@ -8,9 +8,12 @@ few hundred images by least squares. That is distillation of a single layer, in 
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
+from .attention.ways import way
 from .shortcuts import Shortcuts
 from .tokens import merging, pruning
 from .tokens.resolution import Regrid, Shrink
@@ -26,7 +29,7 @@ class ReducedVit(nn.Module):
         super().__init__()
         shape = model.shape
         shortcuts.check(shape.image_side, shape.patch_side, shape.depth)
-        self.model = model
+        self.model = _looking(model, shortcuts.attention) if shortcuts.attention else model
         self.shortcuts = shortcuts
         self.side = shortcuts.side or shape.image_side
         is_smaller = self.side != shape.image_side
@@ -86,6 +89,15 @@ class ReducedVit(nn.Module):
                 kept.prune(pruning.keep(importance, count, extra))
             return
         kept.tokens = block.refine(kept.tokens)
+
+
+def _looking(model: VisionTransformer, attention: str) -> VisionTransformer:
+    """A copy of the model whose tokens look at each other in another way."""
+    copied = deepcopy(model)
+    for index, block in enumerate(copied.blocks):
+        assert isinstance(block, Block)
+        block.attention.attend = way(attention, model.shape, index)
+    return copied
 
 
 class Tokens:

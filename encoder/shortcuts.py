@@ -23,6 +23,8 @@ class Shortcuts:
     """Blocks that are left out, counted from 0."""
     depth: int = 0
     """Blocks after which it ends; 0: all."""
+    attention: str = ""
+    """Another way for tokens to look at each other, such as `window:4`; empty: the exact one."""
     is_bridged: bool = False
     """Fitted to the plain model's features at the end."""
 
@@ -42,5 +44,7 @@ class Shortcuts:
             raise InvalidValue(f"prune {self.prune}: expected shares from 1 down to above 0")
         if self.merge and self.prune:
             raise InvalidValue(f"merge {self.merge} and prune {self.prune}: one of them")
+        if self.attention and (self.merge or self.prune or self.side):
+            raise InvalidValue(f"attention {self.attention!a} with fewer tokens: one of them")
         if self.prune_by not in ("attention", "norm"):
             raise InvalidValue(f"prune by {self.prune_by!a}: expected attention or norm")
