@@ -7,7 +7,7 @@ import io
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,14 @@ class Bench:
             plain=self.plain_fitted,
         )
 
+    def built(self, all_options: Iterable[Options], cosine_min: float) -> Iterator[Built]:
+        """Make configurations, and say which could not be: some graphs are beyond some runtimes."""
+        for options in all_options:
+            try:
+                yield self.build(options, cosine_min)
+            except InvalidValue as error:
+                self.say(f"left out: {options}: {str(error)[:200]}")
+
     def rows(self, all_built: Sequence[Built], *, with_memory: bool, rounds: int = 3) -> list[Row]:
         """Measure configurations side by side; the first is the plain one."""
         towers = {str(index): built.tower for index, built in enumerate(all_built)}
@@ -155,7 +163,7 @@ def bench(
     work = Bench.prepare(spec, images, count=count, threads=threads, batch=batch, say=say)
     installed = candidates.installed_runtimes()
     say(f"runtimes: {', '.join(installed)}")
-    alone = [work.build(options, cosine_min) for options in candidates.runtimes_alone(installed)]
+    alone = list(work.built(candidates.runtimes_alone(installed), cosine_min))
     first = work.rows(alone, with_memory=False)
     best = strongest_of(alone, first, cosine_min)
     say(f"strongest alone: {best}; every shortcut on it")
@@ -165,7 +173,8 @@ def bench(
     ]
     if batch > 1:  # one by one is what exits and routes are for
         shortcuts = [options for options in shortcuts if not options.exits and not options.small_side]
-    built = [*alone, *(work.build(candidates.on(o, best.runtime, best.precision), cosine_min) for o in shortcuts)]
+    there = [candidates.on(options, best.runtime, best.precision) for options in shortcuts]
+    built = [*alone, *work.built(there, cosine_min)]
     say("measured side by side:")
     rows = work.rows(built, with_memory=with_memory)
     return relate(rows, [one.options.is_whole for one in built]), work.about()

@@ -47,15 +47,12 @@ def tune(
             raise InvalidValue(f"runtime {runtime} is not installed: pip install 'edgecache[{runtime}]'")
     chosen = [runtime for runtime in installed if runtimes is None or runtime in runtimes]
     alone = [work.build(candidates.plain(), cosine_min)]
-    alone += [
-        work.build(options, cosine_min)
-        for options in candidates.runtimes_alone(chosen)
-        if options != candidates.plain()
-    ]
+    others = [options for options in candidates.runtimes_alone(chosen) if options != candidates.plain()]
+    alone += work.built(others, cosine_min)
     rows = work.rows(alone, with_memory=False)
     best = strongest_of(alone, rows, cosine_min)
     say(f"strongest alone: {best}")
-    built = [*alone, *(work.build(options, cosine_min) for options in _screened(work, best, cosine_min))]
+    built = [*alone, *work.built(_screened(work, best, cosine_min), cosine_min)]
     say("measured side by side:")
     rows = relate(work.rows(built, with_memory=False), [one.options.is_whole for one in built])
     index = _fastest(built, rows, cosine_min, ms_max)
