@@ -209,7 +209,10 @@ class Links:
         if answered is None or not isinstance(answered.answer, messages.Ack):
             return False
         link.is_slow = False
+        was_alive = self._membership.is_alive(link.hello.id)
         self._membership.answered(asyncio.get_running_loop().time(), link.hello.id, answered.answer.used_bytes)
+        if not was_alive:  # perhaps it was dead, and is in the ring again
+            self._on_change()
         if answered.answer.digest in (digest, link.merged_digest):
             return True
         state = await link.ask(messages.GetState(), PING_INTERVAL_S)
