@@ -111,7 +111,9 @@ class FeaturesApi:
         started = time.perf_counter()
         async with _deadline(ask):
             key = FeatureKey(digest, await self._identity(ask))
-            found = await self._node.lookup.get(key, reach=ask.reach, min_fidelity=ask.min_fidelity)
+            found = await self._node.lookup.get(
+                key, reach=ask.reach, min_fidelity=ask.min_fidelity, stream=_stream(request, ask)
+            )
         if found is None:
             raise _nobody_holds(key)
         return await _answer(request, found, form, started)
@@ -153,7 +155,9 @@ class FeaturesApi:
             started = time.perf_counter()
             key = FeatureKey(await aside(len(image), digest_of, image), await self._identity_to_encode(ask))
             try:
-                found = await self._node.lookup.get(key, image, reach=ask.reach, min_fidelity=ask.min_fidelity)
+                found = await self._node.lookup.get(
+                    key, image, reach=ask.reach, min_fidelity=ask.min_fidelity, stream=_stream(request, ask)
+                )
             except InvalidValue as error:  # the caller's values have all been checked by now
                 raise RuntimeError(f"the encoder made features that cannot be kept: {error}") from error
             if found is not None and ask.durable:
@@ -314,6 +318,11 @@ async def _answer(request: web.Request, found: Found, form: str, started: float)
     for part in parts:
         await response.write(part)
     return response
+
+
+def _stream(request: web.Request, ask: Ask) -> str:
+    """Whose requests follow on each other: what the query says, or who asks."""
+    return ask.stream if ask.stream is not None else request.remote or ""
 
 
 def _nobody_holds(key: FeatureKey) -> Problem:

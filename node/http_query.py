@@ -14,10 +14,11 @@ from ..protocol.keys import EncoderIdentity
 from .lookup import Reach
 
 TIMEOUT_MS_MAX = 600_000
+STREAM_CHARS_MAX = 64
 # Without `timeout_ms`. Long enough for a slow device to read a large model and then encode.
 TIMEOUT_S = 120.0
 
-PARAMETERS = ("encoder", "version", "source", "min_fidelity", "timeout_ms")
+PARAMETERS = ("encoder", "version", "source", "min_fidelity", "timeout_ms", "stream")
 # Of a call that changes something, too.
 WRITE_PARAMETERS = (*PARAMETERS, "durable")
 
@@ -33,6 +34,8 @@ class Ask:
     reach: Reach = Reach.ANY
     min_fidelity: float = -1.0
     timeout_s: float = TIMEOUT_S
+    stream: str | None = None
+    """Whose requests this one follows on: a camera, a program."""
     durable: bool = False
     """Answer once a power cut could not undo it on this node's disk."""
 
@@ -53,6 +56,7 @@ class Ask:
             reach=_reach(query.get("source", Reach.ANY)),
             min_fidelity=_min_fidelity(query["min_fidelity"]) if "min_fidelity" in query else -1.0,
             timeout_s=_timeout_s(query["timeout_ms"]) if "timeout_ms" in query else TIMEOUT_S,
+            stream=_stream(query["stream"]) if "stream" in query else None,
             durable=_is_true("durable", query.get("durable", "false")),
         )
 
@@ -76,6 +80,12 @@ def _timeout_s(text: str) -> float:
     if not 1 <= milliseconds <= TIMEOUT_MS_MAX:
         raise InvalidValue(f"timeout_ms {_shown(text)}: expected a whole number from 1 to {TIMEOUT_MS_MAX}")
     return milliseconds / 1000
+
+
+def _stream(text: str) -> str:
+    if not text or len(text) > STREAM_CHARS_MAX or not text.isprintable():
+        raise InvalidValue(f"stream {_shown(text)}: expected 1 to {STREAM_CHARS_MAX} characters that print")
+    return text
 
 
 def _is_true(name: str, text: str) -> bool:

@@ -148,19 +148,30 @@ class Lookup:
         self._versions = versions
         self._now = now
         self._stats = stats
+        self.on_asked: Callable[[str, bytes], None] | None = None
+        """Hears of each stream's requests before they are answered: what to fetch ahead is learnt from them."""
         self._flights: dict[object, asyncio.Task[Found | None]] = {}
         self._tombstones = Tombstones()
 
     # -- get ----------------------------------------------------------------------------------------------------
 
     async def get(
-        self, key: FeatureKey, image: bytes | None = None, *, reach: Reach = Reach.ANY, min_fidelity: float = -1.0
+        self,
+        key: FeatureKey,
+        image: bytes | None = None,
+        *,
+        reach: Reach = Reach.ANY,
+        min_fidelity: float = -1.0,
+        stream: str | None = None,
     ) -> Found | None:
         """The features of `key`, or None when nobody holds them and they could not be made.
 
-        With the `image` at hand, ImageError or EncoderUnavailable when it had to be encoded and could not be.
+        With the `image` at hand, ImageError or EncoderUnavailable when it had to be encoded and could not be. Requests
+        of one `stream`, a camera or a program, follow on each other.
         """
         self._stats.requests += 1
+        if stream is not None and self.on_asked is not None:
+            self.on_asked(stream, key.packed)
         if (found := self._from_memory(key, min_fidelity)) is not None:
             return self._count(found)
         flight = (key.packed, image is not None, reach, min_fidelity)
@@ -199,7 +210,9 @@ class Lookup:
 
     async def _from_disk(self, key: FeatureKey, min_fidelity: float) -> Found | None:
         packed = key.packed
-        if not self._store.is_on_disk(packed) or self._store.peek(packed) is not None:  # what memory has, the disk has
+        if self._store.peek(packed) is not None:  # too coarse, or it came since memory was asked: from a prefetch, say
+            return self._from_memory(key, min_fidelity)
+        if not self._store.is_on_disk(packed):
             return None
         payload = await self._store.get_from_disk(packed)
         if payload is None or payload.fidelity < min_fidelity:
@@ -272,6 +285,23 @@ class Lookup:
         if reach is not Reach.LOCAL:
             await self._leave_copies(payload, started)
         return Found(payload, Source.ENCODER, self._name)
+
+    async def fetch_ahead(self, key: bytes) -> int:
+        """Bring `key` into memory from wherever it is, for a request to come; how many bytes it has, 0 for nowhere.
+
+        Counts neither as a request nor as a hit. Asks the ring's holders, and nobody beyond them but the cloud.
+        """
+        started = self._now()
+        payload = await self._store.get_from_disk(key)
+        for node in self._holders(key) if payload is None else ():
+            if self._peers.is_healthy(node):
+                payload = await self._peers.get(node, key, FETCH_TIMEOUT_S)
+                if payload is not None and self._keep(payload, started):
+                    break
+                payload = None
+        if payload is None:
+            payload = await self._store.get_from_cloud(key, CLOUD_TIMEOUT_S)
+        return payload.nbytes if payload is not None else 0
 
     def _landed(self, flight: object, task: asyncio.Task[Found | None]) -> None:
         del self._flights[flight]

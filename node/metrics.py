@@ -74,6 +74,15 @@ _TIER_COUNTERS = {
 }
 
 
+# Of each forecast that fetches ahead.
+_PREFETCH_COUNTERS = {
+    "issued": "Features fetched ahead into memory.",
+    "used": "Of these, asked for while memory had them.",
+    "wasted": "Of these, not asked for in time.",
+    "absent": "Features to be fetched ahead that nobody had.",
+}
+
+
 class NodeCollector(Collector):
     """Reads the node's counters and members anew at each scrape."""
 
@@ -102,11 +111,24 @@ class NodeCollector(Collector):
             else:
                 yield CounterMetricFamily(f"edgecache_{name}", _COUNTERS.get(name, name.replace("_", " ")), value)
         yield from _tiers(counters.get("tiers", {}))
+        yield from _prefetch(counters.get("prefetch", {}))
         members = GaugeMetricFamily("edgecache_members", "Members of the cluster, this one too.", labels=["state"])
         states = Counter(member["state"] for member in self._cluster()["members"])
         for state in MEMBER_STATES:
             members.add_metric([state], states[state])
         yield members
+
+
+def _prefetch(forecasts: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    for name, help_text in _PREFETCH_COUNTERS.items():
+        counter = CounterMetricFamily(f"edgecache_prefetch_{name}", help_text, labels=["forecast"])
+        for forecast, numbers in forecasts.items():
+            counter.add_metric([forecast], numbers[name])
+        yield counter
+    precision = GaugeMetricFamily("edgecache_prefetch_precision", "Share that pays, of late.", labels=["forecast"])
+    for forecast, numbers in forecasts.items():
+        precision.add_metric([forecast], numbers["precision"])
+    yield precision
 
 
 def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .http_answers import BatchForm, Form
-from .http_query import PARAMETERS, TIMEOUT_MS_MAX, WRITE_PARAMETERS
+from .http_query import PARAMETERS, STREAM_CHARS_MAX, TIMEOUT_MS_MAX, WRITE_PARAMETERS
 
 _Json = dict[str, Any]
 
@@ -121,6 +121,13 @@ _PARAMETERS: _Json = {
         "name": "timeout_ms",
         "in": "query",
         "schema": {"type": "integer", "minimum": 1, "maximum": TIMEOUT_MS_MAX},
+    },
+    "stream": {
+        "name": "stream",
+        "in": "query",
+        "description": "Whose requests follow on each other, a camera or a program, so that the next is fetched ahead "
+        "(default: the client's address)",
+        "schema": {"type": "string", "minLength": 1, "maxLength": STREAM_CHARS_MAX},
     },
     "durable": {
         "name": "durable",

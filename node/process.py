@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,6 +154,7 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             stats=stats,
             cloud=_cloud(config, identity.boot, settings.memory_bytes),
             disk=disk,
+            hour=lambda: time.localtime().tm_hour,
             remembered=RememberedVersions(
                 identity.data_dir / "versions.json" if identity.data_dir is not None else None
             ),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +30,8 @@ from .lookup import Encoder, Lookup
 from .membership import TICK_S, Membership, State
 from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
 from .peers import Peers
+from .prefetch import Prefetcher
+from .prefetching import Prefetching
 from .remembered_versions import RememberedVersions
 from .responder import Answer, Responder
 from .ring import Ring
@@ -119,11 +121,15 @@ class Node:
         seed: str,
         stats: Stats | None = None,
         remembered: RememberedVersions | None = None,
+        hour: Callable[[], int] | None = None,
         memory: MemoryStore | None = None,
         disk: DiskTier | None = None,
         cloud: Cloud | None = None,
     ) -> None:
-        """`memory`: where it is not the usual one; a simulation gives one that holds no bodies."""
+        """`memory`: where it is not the usual one; a simulation gives one that holds no bodies.
+
+        `hour`: that of the day, by which habits go; the loop's where it is not given.
+        """
         loop = asyncio.get_running_loop()
         self.name = settings.name
         self.id = identity.id
@@ -170,6 +176,14 @@ class Node:
             now=loop.time,
             stats=self.stats,
         )
+        self._prefetching = Prefetching(
+            Prefetcher(memory.capacity_bytes),
+            fetch=self.lookup.fetch_ahead,
+            is_held=memory.__contains__,
+            now=loop.time,
+            hour=hour if hour is not None else lambda: int(loop.time() // 3600) % 24,
+        )
+        self.lookup.on_asked = self._prefetching.asked
         self._responder = Responder(
             store=self.store,
             lookup=self.lookup,
@@ -426,7 +440,8 @@ class Node:
     def counters(self) -> dict[str, Any]:
         """What this node has counted, and what it holds."""
         connections = len(self._inbound) + len(self._links.nodes())
-        return status.counters(self.stats, self.store, peer_connections=connections)
+        prefetch = self._prefetching.told()
+        return status.counters(self.stats, self.store, peer_connections=connections, prefetch=prefetch)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -447,6 +462,7 @@ class Node:
     async def stop(self) -> None:
         """End everything at once, as far as the others can tell without a word."""
         self._is_leaving = True
+        await self._prefetching.close()
         tasks = [*self._tasks, *self._late_answers]
         for task in tasks:
             task.cancel()

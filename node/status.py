@@ -58,7 +58,9 @@ def cluster(
     }
 
 
-def counters(stats: Stats, store: Tiers, *, peer_connections: int) -> dict[str, Any]:
+def counters(
+    stats: Stats, store: Tiers, *, peer_connections: int, prefetch: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """What this node has counted, and what its tiers hold; `items` and the bytes beside it are those in memory."""
     memory = store.memory
     return {
@@ -79,6 +81,7 @@ def counters(stats: Stats, store: Tiers, *, peer_connections: int) -> dict[str, 
         "items": len(memory),
         "used_bytes": memory.used_bytes,
         "capacity_bytes": memory.capacity_bytes,
+        "prefetch": prefetch or {},
         "tiers": {
             name: {
                 "items": len(lower.tier),
