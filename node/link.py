@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..protocol import messages
 from ..protocol.connection import Answered, Event, Opened
+from ..protocol.frames import uninitialized
 from .peer_protocol import PeerProtocol
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ class Link:
                 future.set_result(Answered(stream, None, memoryview(b"")))
 
 
-async def dial(network: Network, me: Hello, address: Address) -> Link:
+async def dial(
+    network: Network, me: Hello, address: Address, receive_into: Callable[[int], memoryview] = uninitialized
+) -> Link:
     """A connection to the node at `address`, once both have said Hello. OSError or ValueError if there is none."""
     opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
     links: list[Link] = []
@@ -111,7 +114,7 @@ async def dial(network: Network, me: Hello, address: Address) -> Link:
             opened.exception()  # seen, even if nobody waits any more
 
     protocol = await network.connect(
-        lambda: PeerProtocol(me, is_dialer=True, on_event=on_event, on_lost=on_lost), address
+        lambda: PeerProtocol(me, is_dialer=True, on_event=on_event, on_lost=on_lost, receive_into=receive_into), address
     )
     try:
         return await opened

@@ -66,6 +66,7 @@ class Links:
         heard_state: Callable[[messages.State], None],
         on_change: Callable[[], None],
         on_twin: Callable[[Hello], None],
+        receive_into: Callable[[int], memoryview],
     ) -> None:
         self._hello = hello
         self._network = network
@@ -76,6 +77,7 @@ class Links:
         self._heard_state = heard_state
         self._on_change = on_change
         self._on_twin = on_twin
+        self._receive_into = receive_into
         self._targets: dict[Address, _Target] = {}
         self._links: dict[NodeId, Link] = {}
         self._is_closed = False
@@ -146,7 +148,7 @@ class Links:
     async def _dial(self, target: _Target) -> Link | None:
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
-                link = await dial(self._network, self._hello(), target.address)
+                link = await dial(self._network, self._hello(), target.address, self._receive_into)
         except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host that is no host's name
             _log.log(
                 logging.INFO if target.is_seed else logging.DEBUG,

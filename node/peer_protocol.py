@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..protocol.connection import BLOB_BYTES_MAX, Connection, Event, Opened
 from ..protocol.errors import RemoteProtocolError
+from ..protocol.frames import uninitialized
 
 if TYPE_CHECKING:
     from ..protocol.messages import Hello
@@ -37,9 +38,10 @@ class PeerProtocol(asyncio.BufferedProtocol):
         on_event: Callable[[PeerProtocol, Event], None],
         on_lost: Callable[[PeerProtocol, str], None],
         on_made: Callable[[PeerProtocol], None] | None = None,
+        receive_into: Callable[[int], memoryview] = uninitialized,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.connection = Connection(me, self._loop.time(), is_dialer=is_dialer)
+        self.connection = Connection(me, self._loop.time(), is_dialer=is_dialer, receive_into=receive_into)
         self._is_dialer = is_dialer
         self._on_event = on_event
         self._on_lost = on_lost

@@ -70,8 +70,8 @@ class Peers:
                 return found
             again = [key for key, size in zip(batch, sizes, strict=True) if size == messages.DID_NOT_FIT]
             for key, size in zip(batch, sizes, strict=True):
-                if size > 0:  # copied: one payload kept must not keep the whole batch in memory
-                    checked = self._checked(link, bytes(blob[at : at + size]), key)
+                if size > 0:  # a view of the batch; memory keeps a copy of it
+                    checked = self._checked(link, blob[at : at + size], key)
                     if checked is None:
                         return found
                     found[key] = checked

@@ -37,6 +37,7 @@ from .responder import Answer, Responder
 from .ring import Ring
 from .sightings import Announcement, Discovery, Sighting
 from .stats import Stats
+from .store.arena import Arena
 from .store.memory import MemoryStore
 from .store.tiers import Tiers
 from .store.warm_start import warm_memory
@@ -139,7 +140,8 @@ class Node:
         self._remembered = remembered if remembered is not None else RememberedVersions(None)
         self._remembered.tell(self.versions)
         if memory is None:
-            memory = MemoryStore(settings.memory_bytes, POLICIES[settings.eviction](settings.memory_bytes))
+            policy = POLICIES[settings.eviction](settings.memory_bytes)
+            memory = MemoryStore(settings.memory_bytes, policy, Arena(settings.memory_bytes))
         self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=self._is_wanted)
         self.membership = Membership(self.id, loop.time())
         self.twin = asyncio.Event()
@@ -162,6 +164,7 @@ class Node:
             heard_state=self._heard_state,
             on_change=self._members_changed,
             on_twin=self._met_twin,
+            receive_into=memory.arriving,
         )
         self._peers = Peers(self._links, self.membership, self.stats)
         self._ring = self._make_ring()
@@ -299,7 +302,12 @@ class Node:
 
     def _answering_protocol(self) -> PeerProtocol:
         return PeerProtocol(
-            self._hello(), is_dialer=False, on_event=self._on_event, on_lost=self._on_lost, on_made=self._on_made
+            self._hello(),
+            is_dialer=False,
+            on_event=self._on_event,
+            on_lost=self._on_lost,
+            on_made=self._on_made,
+            receive_into=self.store.memory.arriving,
         )
 
     def _on_made(self, protocol: PeerProtocol) -> None:

@@ -7,7 +7,7 @@ one request and one answer each, many at once. Facts go in (`received`, `tick`),
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -21,8 +21,10 @@ from .messages import (
     REQUESTS,
     WITH_BLOB,
     Cancel,
+    Found,
     Hello,
     Message,
+    Put,
     Refused,
     decode,
     encode,
@@ -66,6 +68,7 @@ class Answered(msgspec.Struct, frozen=True):
 Event = Opened | Asked | Answered
 
 _EMPTY = memoryview(b"")
+_PAYLOADS = frozenset({Found.kind, Put.kind})  # whose blob is one payload
 
 
 @dataclass(slots=True)
@@ -82,8 +85,12 @@ class _Arriving:
 class Connection:
     """One side of one connection. Raises RemoteProtocolError when the other side breaks the rules: close it then."""
 
-    def __init__(self, me: Hello, now: float, *, is_dialer: bool) -> None:
+    def __init__(
+        self, me: Hello, now: float, *, is_dialer: bool, receive_into: Callable[[int], memoryview] = uninitialized
+    ) -> None:
+        """`receive_into` gives the memory for a payload of some size: whoever keeps it can have it arrive there."""
         self._me = me
+        self._receive_into = receive_into
         self._is_dialer = is_dialer
         self._reader = FrameReader(BLOB_BYTES_MAX)
         self._writer = FrameWriter(ARRIVING_BYTES_MAX)
@@ -225,7 +232,7 @@ class Connection:
         if stream in self._arriving:
             raise RemoteProtocolError(f"{type(message).__name__} on stream {stream}, where a blob is still arriving")
         if len(piece) == blob_bytes:
-            return self._complete(stream, message, memoryview(bytes(piece)) if blob_bytes else _EMPTY)
+            return self._complete(stream, message, self._copied(message, piece) if blob_bytes else _EMPTY)
         self._open(stream, message, blob_bytes)
         return self._continued(stream, piece, missing)
 
@@ -262,8 +269,18 @@ class Connection:
             if arriving_bytes > ARRIVING_BYTES_MAX:
                 raise RemoteProtocolError(f"{arriving_bytes} bytes arriving at once, at most {ARRIVING_BYTES_MAX}")
             self._arriving_bytes = arriving_bytes
-        blob = uninitialized(blob_bytes) if wanted else None
+        blob = None
+        if wanted:
+            blob = self._memory(message, blob_bytes)
         self._arriving[stream] = _Arriving(message, blob, blob_bytes, self._heard_at)
+
+    def _memory(self, message: Message, blob_bytes: int) -> memoryview:
+        return (self._receive_into if message.kind in _PAYLOADS else uninitialized)(blob_bytes)
+
+    def _copied(self, message: Message, piece: memoryview) -> memoryview:
+        blob = self._memory(message, len(piece))
+        blob[:] = piece
+        return blob.toreadonly()
 
     def _continued(self, stream: int, piece: memoryview, missing: int) -> Event | None:
         """A piece of a blob, of which `missing` more bytes are announced."""

@@ -95,6 +95,13 @@ class Payload:
         """Size of the payload, header and all."""
         return len(self.data)
 
+    def at(self, data: memoryview) -> Payload:
+        """This payload where `data` has its bytes, which were copied there and are not changed any more."""
+        return Payload(
+            data.toreadonly(), self.key, self.codec, self.compression, self.tokens, self.dim, self.fidelity,
+            self.checksum, self.body_at,
+        )  # fmt: skip
+
     def array(self) -> NDArray[np.float32]:
         """The features, float32 (tokens, dim), C order, read-only; of an uncompressed float32 payload a view of it."""
         body = self._body()

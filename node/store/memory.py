@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from ...protocol.errors import InvalidValue
+from ...protocol.frames import uninitialized
 from ...protocol.keys import DIGEST_BYTES
 
 if TYPE_CHECKING:
@@ -14,20 +17,67 @@ if TYPE_CHECKING:
 
 # What an entry costs besides its payload (measured: Payload, memoryview, key and the policy's own record).
 ENTRY_OVERHEAD_BYTES = 700
+# Of what is evicted and still being sent, so much at most: a peer that reads slowly must not empty the store.
+PINNED_SHARE_MAX = 0.5
+
+
+class Room(Protocol):
+    """Where payloads lie: `Heap`, or `arena.Arena`."""
+
+    spare_share: float
+    """The share of the capacity that is kept free for what arrives."""
+    capacity_bytes_max: int
+    """What a store's capacity may grow to."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of what lies here, also of what the store does not hold any more and others still look at."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of memory that it takes."""
+
+    def footprint(self, payload: Payload) -> int:
+        """How many bytes `payload` takes here."""
+
+    def place(self, payload: Payload, resident_max: int) -> Payload | None:
+        """`payload` as it lies here from now on; None if more than `resident_max` bytes would be resident then."""
+
+    def arriving(self, size: int, resident_max: int) -> memoryview:
+        """Where `size` bytes may be received that will be placed here if they are good."""
+
+    def moved(self, payload: Payload) -> Payload | None:
+        """`payload` at another place, so that memory can be given back where it was; None where that does not help."""
+
+    def address(self, payload: Payload) -> int:
+        """The order in which `moved` does most good."""
+
+    def let_go(self, payload: Payload) -> None:
+        """The store does not hold `payload` any more."""
+
+    def trim(self, resident_max: int) -> None:
+        """Give memory back until `resident_max` bytes are resident, as far as nobody uses it."""
+
+    def check(self) -> None:
+        """Assert that the bookkeeping agrees with itself."""
 
 
 class MemoryStore:
-    """Payloads under their packed keys. `used_bytes` never exceeds `capacity_bytes`."""
+    """Payloads under their packed keys. What they take never exceeds `capacity_bytes`, unless that has just shrunk."""
 
-    def __init__(self, capacity_bytes: int, policy: EvictionPolicy[bytes]) -> None:
+    def __init__(self, capacity_bytes: int, policy: EvictionPolicy[bytes], room: Room | None = None) -> None:
         self.capacity_bytes = capacity_bytes
-        self.used_bytes = 0
-        self.evictions = 0
+        self.evicted: Counter[str] = Counter()
+        """How many were evicted, by the reason: `capacity`, to make room; `shrunk`, since there is less than before."""
         self.on_evict: Callable[[Payload], None] | None = None
-        """Hears of each payload that goes to make room, once it is gone."""
+        """Hears of each payload that was evicted."""
         self._policy = policy
+        self._room = room if room is not None else Heap()
         self._payloads: dict[bytes, Payload] = {}
+        self._payload_bytes = 0
         self._encoders: Counter[bytes] = Counter()  # how many entries are of each, by its digest
+        self._ceiling = capacity_bytes  # what may be taken now, while it shrinks to the capacity
+        self._to_move: list[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -37,6 +87,26 @@ class MemoryStore:
 
     def __iter__(self) -> Iterator[Payload]:
         return iter(tuple(self._payloads.values()))
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that the entries take, bookkeeping included."""
+        return self._payload_bytes + len(self._payloads) * ENTRY_OVERHEAD_BYTES
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Bytes of what is not held but still looked at, since it is being sent, or not held yet, since it arrives."""
+        return self._room.used_bytes - self._payload_bytes
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of memory that all of it takes."""
+        return self._room.resident_bytes + len(self._payloads) * ENTRY_OVERHEAD_BYTES
+
+    @property
+    def evictions(self) -> int:
+        """How many were evicted."""
+        return self.evicted.total()
 
     def get(self, key: bytes) -> Payload | None:
         """The payload of `key`, which counts as a use of it."""
@@ -51,21 +121,22 @@ class MemoryStore:
 
     def put(self, payload: Payload) -> bool:
         """Keep `payload` instead of what its key had, evicting others; False when it is larger than the whole store."""
-        size = payload.nbytes + ENTRY_OVERHEAD_BYTES
         key = payload.key.packed
         self.remove(key)
-        if size > self.capacity_bytes:
+        kept = self._placed(payload)
+        if kept is None:
             return False
-        while self.used_bytes + size > self.capacity_bytes:
-            evicted = self._drop(self._policy.evict())
-            self.evictions += 1
-            if self.on_evict is not None:
-                self.on_evict(evicted)
-        self._payloads[key] = payload
+        size = self._room.footprint(kept)
+        self._payloads[key] = kept
+        self._payload_bytes += size
         self._encoders[key[DIGEST_BYTES:]] += 1
-        self._policy.admit(key, size)
-        self.used_bytes += size
+        self._policy.admit(key, size + ENTRY_OVERHEAD_BYTES)
+        self._keep_spare()
         return True
+
+    def arriving(self, size: int) -> memoryview:
+        """Where to receive `size` bytes that may be put here; nothing is evicted for what is only announced."""
+        return self._room.arriving(size, self._resident_max(len(self._payloads) + 1))
 
     def remove(self, key: bytes) -> bool:
         """Forget `key`; False when it was not here."""
@@ -79,19 +150,145 @@ class MemoryStore:
         """Every key of the image `digest`, whichever encoder made the features."""
         return [key for encoder in self._encoders if (key := digest + encoder) in self._payloads]
 
-    def check(self) -> None:
-        """Assert that the bookkeeping agrees with what is held."""
-        held = sum(payload.nbytes + ENTRY_OVERHEAD_BYTES for payload in self._payloads.values())
-        assert self.used_bytes == held <= self.capacity_bytes, (self.used_bytes, held, self.capacity_bytes)
-        assert len(self._policy) == len(self._payloads)
-        assert self._encoders == Counter(key[DIGEST_BYTES:] for key in self._payloads)
-        self._policy.check()
+    # -- another capacity ---------------------------------------------------------------------------------------
+
+    def resize(self, capacity_bytes: int) -> None:
+        """From now on hold so many bytes. Where it holds more, it grows no further, and `settle` is needed."""
+        if not ENTRY_OVERHEAD_BYTES <= capacity_bytes <= self._room.capacity_bytes_max:
+            raise InvalidValue(
+                f"memory of {capacity_bytes} bytes: between {ENTRY_OVERHEAD_BYTES} and {self._room.capacity_bytes_max}"
+            )
+        self._ceiling = max(capacity_bytes, self.resident_bytes)
+        self.capacity_bytes = capacity_bytes
+        self._to_move = None
+
+    def settle(self, steps_max: int = 64) -> bool:
+        """Evict, and give memory back, in at most so many steps; whether what is held is within the capacity."""
+        room = self._room
+        for _ in range(steps_max):
+            resident_max = self._resident_max(len(self._payloads), self.capacity_bytes)
+            room.trim(resident_max)
+            if room.resident_bytes <= resident_max or not self._payloads:  # without entries, what is left is being sent
+                break
+            # A little more than is needed: what is moved together still shares a page here and there.
+            if room.used_bytes > resident_max - resident_max // 32 or not self._move_one():
+                self._evict("shrunk")
+        self._ceiling = max(self.capacity_bytes, self.resident_bytes)
+        return self._ceiling == self.capacity_bytes
+
+    def _move_one(self) -> bool:
+        """Move the next entry away from a page that it keeps from being given back; False when all have been."""
+        if self._to_move is None:
+            by_address = sorted(self._payloads.values(), key=self._room.address, reverse=True)
+            self._to_move = [payload.key.packed for payload in by_address]
+        while self._to_move:
+            key = self._to_move.pop()
+            payload = self._payloads.get(key)
+            if payload is not None and (moved := self._room.moved(payload)) is not None:
+                self._payloads[key] = moved
+                return True
+        return False
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _resident_max(self, entries: int, capacity_bytes: int | None = None) -> int:
+        """What so many entries leave of the capacity for their payloads."""
+        return (self._ceiling if capacity_bytes is None else capacity_bytes) - entries * ENTRY_OVERHEAD_BYTES
+
+    def _placed(self, payload: Payload) -> Payload | None:
+        room = self._room
+        if room.footprint(payload) + ENTRY_OVERHEAD_BYTES > self.capacity_bytes:
+            return None
+        while (kept := room.place(payload, self._resident_max(len(self._payloads) + 1))) is None:
+            if not self._payloads or self._is_pinned():
+                return None
+            self._evict("capacity")
+        return kept
+
+    def _keep_spare(self) -> None:
+        """Evict a few at once when less than half of the spare is left."""
+        spare_bytes = int(self._room.spare_share * self.capacity_bytes)
+        used_max = self._resident_max(len(self._payloads)) - spare_bytes
+        if self._room.used_bytes <= used_max + spare_bytes // 2:
+            return
+        while len(self._payloads) > 1 and self._room.used_bytes > used_max and not self._is_pinned():
+            self._evict("capacity")
+
+    def _is_pinned(self) -> bool:
+        """Whether evicting does not help, since too much of what was evicted is still being sent."""
+        return self.pinned_bytes > PINNED_SHARE_MAX * self.capacity_bytes
+
+    def _evict(self, reason: str) -> None:
+        evicted = self._drop(self._policy.evict())
+        self.evicted[reason] += 1
+        if self.on_evict is not None:
+            self.on_evict(evicted)
 
     def _drop(self, key: bytes) -> Payload:
         payload = self._payloads.pop(key)
-        self.used_bytes -= payload.nbytes + ENTRY_OVERHEAD_BYTES
+        self._payload_bytes -= self._room.footprint(payload)
+        self._room.let_go(payload)
         encoder = key[DIGEST_BYTES:]
         self._encoders[encoder] -= 1
         if not self._encoders[encoder]:
             del self._encoders[encoder]
         return payload
+
+    def check(self) -> None:
+        """Assert that the bookkeeping agrees with what is held."""
+        held = sum(self._room.footprint(payload) for payload in self._payloads.values())
+        assert self._payload_bytes == held <= self._room.used_bytes, (self._payload_bytes, held, self._room.used_bytes)
+        assert self.resident_bytes <= self._ceiling, (self.resident_bytes, self._ceiling)
+        assert len(self._policy) == len(self._payloads)
+        assert self._encoders == Counter(key[DIGEST_BYTES:] for key in self._payloads)
+        self._policy.check()
+        self._room.check()
+
+
+class Heap:
+    """A room for payloads that stay wherever they lie; for tests, and for simulations whose payloads share bytes."""
+
+    spare_share = 0.0
+    capacity_bytes_max = sys.maxsize
+
+    def __init__(self) -> None:
+        self.used_bytes = 0
+
+    @property
+    def resident_bytes(self) -> int:
+        """What is used."""
+        return self.used_bytes
+
+    def footprint(self, payload: Payload) -> int:
+        """Its own size."""
+        return payload.nbytes
+
+    def place(self, payload: Payload, resident_max: int) -> Payload | None:
+        """`payload` itself."""
+        if self.used_bytes + payload.nbytes > resident_max:
+            return None
+        self.used_bytes += payload.nbytes
+        return payload
+
+    def arriving(self, size: int, resident_max: int) -> memoryview:
+        """Memory of its own."""
+        return uninitialized(size)
+
+    def moved(self, payload: Payload) -> Payload | None:
+        """Nothing is gained by that here."""
+        return None
+
+    def address(self, payload: Payload) -> int:
+        """They are all alike."""
+        return 0
+
+    def let_go(self, payload: Payload) -> None:
+        """Its bytes are used no longer."""
+        self.used_bytes -= payload.nbytes
+
+    def trim(self, resident_max: int) -> None:
+        """There is nothing to give back."""
+
+    def check(self) -> None:
+        """There is one number."""
+        assert self.used_bytes >= 0

@@ -57,13 +57,13 @@ def memcached() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def node() -> Iterator[Server]:
+def node(*flags: str, memory: str = "1GiB") -> Iterator[Server]:
     """An edgecache-node without an encoder or mDNS."""
     peer_port, http_port = _free_port(), _free_port()
     command = "import sys; from edgecache.node.cli import node_main; sys.exit(node_main())"
     with tempfile.TemporaryDirectory() as data_dir, _process(
-        sys.executable, "-c", command, "--no-mdns", "--no-encoder", "--memory", "1GiB", "--data-dir", data_dir,
-        "--listen", f"127.0.0.1:{http_port}", "--peer-listen", f"127.0.0.1:{peer_port}",
+        sys.executable, "-c", command, "--no-mdns", "--no-encoder", "--memory", memory, "--data-dir", data_dir,
+        "--listen", f"127.0.0.1:{http_port}", "--peer-listen", f"127.0.0.1:{peer_port}", *flags,
     ) as pid:  # fmt: skip
         yield Server(pid, _connectable(("127.0.0.1", peer_port)), _connectable(("127.0.0.1", http_port)))
 

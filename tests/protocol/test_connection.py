@@ -23,10 +23,12 @@ from edgecache.protocol.connection import (
     Opened,
 )
 from edgecache.protocol.errors import RemoteProtocolError
-from edgecache.protocol.frames import CHUNK_BYTES, DATA
+from edgecache.protocol.frames import CHUNK_BYTES, DATA, uninitialized
 from edgecache.protocol.messages import (
     PROTOCOL_VERSION,
     Ack,
+    Batch,
+    BatchGet,
     Cancel,
     Done,
     Found,
@@ -100,9 +102,9 @@ def _frame(
 class Pair:
     """A dialer and the node it dialled, with nothing between them that loses a byte."""
 
-    def __init__(self, *, are_open: bool = True) -> None:
-        self.dialer = Connection(_hello("dialer"), 0.0, is_dialer=True)
-        self.dialled = Connection(_hello("dialled"), 0.0, is_dialer=False)
+    def __init__(self, *, are_open: bool = True, receive_into: Callable[[int], memoryview] = uninitialized) -> None:
+        self.dialer = Connection(_hello("dialer"), 0.0, is_dialer=True, receive_into=receive_into)
+        self.dialled = Connection(_hello("dialled"), 0.0, is_dialer=False, receive_into=receive_into)
         if are_open:
             self.up()
             self.down()
@@ -561,6 +563,32 @@ def test_a_trickle_within_a_frame_is_no_progress() -> None:
         _feed(dialled, frame[step : step + 1], 50.0 + step)
     with pytest.raises(RemoteProtocolError, match=f"no more of it within {FRAME_TIMEOUT_S} s"):
         dialled.tick(50.0 + FRAME_TIMEOUT_S)
+
+
+@pytest.mark.parametrize("size", [100, 60_000, 151_504, 600_000])
+def test_a_payload_arrives_in_the_memory_that_its_receiver_gives_and_a_batch_does_not(size: int) -> None:
+    given: list[memoryview] = []
+
+    def give(size: int) -> memoryview:
+        given.append(memoryview(bytearray(size)))
+        return given[-1]
+
+    pair, sent = Pair(receive_into=give), _blob(1, size)
+    pair.ask(Put(0), blob=sent)
+    (asked,) = pair.up()
+    stream = pair.ask(Get(KEY))
+    pair.up()
+    pair.dialled.answer(stream, Found(), (sent,), size)
+    (found,) = pair.down()
+    stream = pair.ask(BatchGet([KEY]))
+    pair.up()
+    pair.dialled.answer(stream, Batch([size]), (sent,), size)
+    pair.down()
+    assert isinstance(asked, Asked)
+    assert isinstance(found, Answered)
+    assert [bytes(memory) for memory in given] == [sent, sent]
+    assert asked.blob.obj is given[0].obj
+    assert found.blob.obj is given[1].obj
 
 
 def test_a_blob_that_stops_halfway_is_not_waited_for() -> None:

@@ -1,0 +1,159 @@
+"""The memory that features lie in: one mapping, given out in slots, and none twice while anybody still looks at it.
+
+A slot is handed out as a memoryview, and so is all that is made of it: a payload, what waits in a socket's queue, an
+array that a user reads. None of them copies, and each keeps the slot's owner, a small array, alive; when the last one
+is gone, and not before, the slot is free. So an entry may be evicted while its bytes are being sent, and who sends them
+need not know of evictions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...protocol.frames import uninitialized
+from .extents import PAGE_BYTES, Extents, rounded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ...protocol.payload import Payload
+
+# Address space for each byte of capacity. With 2 as with 4, no allocation of the mixes in `extents.py` failed for want
+# of a hole; what is beyond that is room for the capacity to grow at run time.
+SPACE_FACTOR = 4
+# Entries up to this size are moved together where memory shrinks: else each keeps a page from being given back.
+MOVED_BYTES_MAX = 16 * PAGE_BYTES
+# What is said to be on its way gets a slot only up to this size; the rest is copied when it is here and is good.
+ARRIVING_BYTES_MAX = 1024 * 1024
+
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python names it from 3.12 on
+_NO_HUGE_PAGE = getattr(mmap, "MADV_NOHUGEPAGE", 15)
+
+
+class _Slot(weakref.ref["NDArray[np.uint8]"]):
+    """Does not keep a slot's owner alive, and knows where the slot is."""
+
+    __slots__ = ("id", "size", "start")
+    id: int
+    size: int
+    start: int
+
+
+class Arena:
+    """`memory.Room` in one mapping, of which only what is used is resident. Slots may be let go from any thread."""
+
+    spare_share = 1 / 64
+    """The share of the capacity that is kept free, so that what arrives can be received where it stays."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.capacity_bytes_max = SPACE_FACTOR // 2 * capacity_bytes
+        """What the capacity may grow to."""
+        space_bytes = max(SPACE_FACTOR * capacity_bytes, 16 * PAGE_BYTES)
+        self._extents = Extents(space_bytes, self._give_back)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+        self._map = mmap.mmap(-1, self._extents.space_bytes, flags=flags)
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            # One of 2 MiB would keep all of it resident for one feature that is left in it.
+            self._map.madvise(_NO_HUGE_PAGE)
+        self._bytes = np.frombuffer(self._map, np.uint8)
+        self._slots: dict[int, _Slot] = {}  # by the owner's id
+        self._let_go: deque[weakref.ref[NDArray[np.uint8]]] = deque()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the slots that somebody looks at."""
+        self._collect()
+        return self._extents.live_bytes
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of memory that it takes."""
+        return self._extents.resident_bytes
+
+    def footprint(self, payload: Payload) -> int:
+        """How many bytes `payload` takes."""
+        return rounded(payload.nbytes)
+
+    def place(self, payload: Payload, resident_max: int) -> Payload | None:
+        """`payload` in a slot, copied if it lies in none yet; None if `resident_max` bytes do not do for that."""
+        if self._slot(payload.data) is not None:
+            self.trim(resident_max)
+            return payload if self.resident_bytes <= resident_max else None
+        slot = self.allocate(payload.nbytes, resident_max)
+        return self._copied(payload, slot) if slot is not None else None
+
+    def arriving(self, size: int, resident_max: int) -> memoryview:
+        """Where `size` bytes may be received: a slot if there is room for it and they are not too many."""
+        slot = self.allocate(size, resident_max) if size <= ARRIVING_BYTES_MAX else None
+        return slot if slot is not None else uninitialized(size)
+
+    def moved(self, payload: Payload) -> Payload | None:
+        """A small payload in a new slot beside those moved before it; None if it is large, or there is no room."""
+        if payload.nbytes > MOVED_BYTES_MAX:
+            return None
+        # Some pages more, until what is moved has left its own.
+        resident_max = self.resident_bytes + 2 * PAGE_BYTES + payload.nbytes
+        slot = self.allocate(payload.nbytes, resident_max, is_moving=True)
+        return self._copied(payload, slot) if slot is not None else None
+
+    def address(self, payload: Payload) -> int:
+        """Where in the arena `payload` lies."""
+        slot = self._slot(payload.data)
+        assert slot is not None
+        return slot.start
+
+    def let_go(self, payload: Payload) -> None:
+        """The store does not hold `payload` any more; nothing to do, since others may."""
+
+    def trim(self, resident_max: int) -> None:
+        """Give memory back until `resident_max` bytes are resident, as far as nobody uses it."""
+        self._collect()
+        self._extents.trim(resident_max)
+
+    def allocate(self, size: int, resident_max: int, *, is_moving: bool = False) -> memoryview | None:
+        """A writable slot of `size` bytes, free again when nobody looks at it any more."""
+        self._collect()
+        start = self._extents.allocate(size, resident_max, from_largest=is_moving)
+        if start is None:
+            return None
+        owner = self._bytes[start : start + size]
+        slot = _Slot(owner, self._let_go.append)
+        slot.id, slot.size, slot.start = id(owner), size, start
+        self._slots[id(owner)] = slot
+        return owner.data
+
+    def check(self) -> None:
+        """Assert that the bookkeeping agrees with itself."""
+        self._collect()
+        assert {slot.start for slot in self._slots.values()} == set(self._extents.starts())
+        self._extents.check()
+
+    def _slot(self, view: memoryview) -> _Slot | None:
+        """The slot that `view` is the whole of."""
+        slot = self._slots.get(id(view.obj))
+        if slot is None or slot.size != view.nbytes:
+            return None
+        owner: object = slot()
+        return slot if owner is view.obj else None
+
+    def _copied(self, payload: Payload, slot: memoryview) -> Payload:
+        slot[:] = payload.data
+        return payload.at(slot)
+
+    def _collect(self) -> None:
+        """Free the slots that were let go; done here, where only one thread comes."""
+        while self._let_go:
+            slot = self._let_go.popleft()
+            assert isinstance(slot, _Slot)
+            if self._slots.get(slot.id) is slot:  # else another array has the id by now
+                del self._slots[slot.id]
+            self._extents.free(slot.start)
+
+    def _give_back(self, start: int, size: int) -> None:
+        self._map.madvise(mmap.MADV_DONTNEED, start, size)
