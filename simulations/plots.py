@@ -127,12 +127,15 @@ def plot_sweep(rows: Sequence[Row], path: Path) -> None:
     groups = list(dict.fromkeys(_group(row) for row in rows))
     front = pareto(rows)
     with pyplot.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = pyplot.subplots(1, 2, figsize=(13, 5.4), layout="constrained")
-        ways: list[tuple[Any, str, Callable[[Row], float]]] = [
-            (axes[0], "memory of all devices, MiB", lambda row: row["memory_bytes"] * row["devices"] / 2**20),
-            (axes[1], "on the uplink, MB", lambda row: row["uplink_bytes"] / 1e6),
+        ways: list[tuple[str, Callable[[Row], float]]] = [
+            ("memory of all devices, MiB", lambda row: row["memory_bytes"] * row["devices"] / 2**20)
         ]
-        for axis, label, across in ways:
+        if any(row["uplink_bytes"] for row in rows):
+            ways.append(("on the uplink, MB", lambda row: row["uplink_bytes"] / 1e6))
+        figure, axes = pyplot.subplots(
+            1, len(ways), figsize=(6.5 * len(ways), 5.4), squeeze=False, layout="constrained"
+        )
+        for axis, (label, across) in zip(axes[0], ways, strict=True):
             best = sorted((across(row), row["hit_rate_warm"] * 100) for row in front)
             axis.plot(*zip(*best, strict=True), color=_GREY, linewidth=1, zorder=1, alpha=0.5,
                       marker="o", markersize=11, markerfacecolor="none", label="not beaten by another")  # fmt: skip
@@ -145,7 +148,7 @@ def plot_sweep(rows: Sequence[Row], path: Path) -> None:
                 axis.set_xscale("log")
             axis.set(xlabel=label, ylabel="hit rate once warm, %")
             axis.grid(alpha=0.25, which="both")
-        axes[0].legend(fontsize=9, framealpha=0.9)
+        axes[0][0].legend(fontsize=9, framealpha=0.9)
         figure.suptitle(f"{rows[0]['name']}: what memory and uplink buy", fontsize=13, fontweight="bold")
         figure.savefig(path, dpi=150)
         pyplot.close(figure)
