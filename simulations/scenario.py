@@ -119,6 +119,8 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                      device="jetson-orin-nano", link="5g", uplink="5g", memory_bytes=512 * _MIB),
             Scenario("video", "video: most frames are like the one before", "video", devices=8, hours=4,
                      memory_bytes=_SMALL),
+            Scenario("cameras", "a site's cameras, whose scenes recur by the hour", "cameras", devices=6, hours=12,
+                     device="x86-mini-pc", link="lan", memory_bytes=128 * _MIB),
             Scenario("flash-crowd", "in the middle of the day everybody asks for the same five pictures", "flash-crowd",
                      devices=16, hours=4, device="rpi5", cloud=True, memory_bytes=_SMALL),
             Scenario("churn", "devices die and come back, every few minutes another", "kiosks", devices=10, hours=4,

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...protocol.errors import InvalidValue
+from .cameras import Cameras
 from .drones import Drones
 from .kiosks import FlashCrowd, Kiosks
 from .requests import Workload
@@ -25,6 +26,7 @@ WORKLOADS: Mapping[str, type[Any]] = MappingProxyType(
         "flash-crowd": FlashCrowd,
         "drones": Drones,
         "video": Video,
+        "cameras": Cameras,
     }
 )
 _SHARES = ("overlap", "novel", "still", "regulars", "changed")
@@ -42,7 +44,7 @@ def workload(name: str, parameters: Mapping[str, Any]) -> Workload:
             raise InvalidValue(f"{key} = {value!r} of workload {name}: expected a number such as {kinds[key]}")
         if key in _SHARES and not 0 <= value <= 1:
             raise InvalidValue(f"{key} = {value!r} of workload {name}: expected a share from 0 to 1")
-        if key not in _SHARES and value <= 0 and key not in ("opens", "pause_s"):
+        if key not in _SHARES and value <= 0 and key not in ("opens", "begins", "pause_s"):
             raise InvalidValue(f"{key} = {value!r} of workload {name}: expected a number above 0")
     made: Workload = WORKLOADS[name](**parameters)
     return made
