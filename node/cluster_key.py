@@ -30,6 +30,7 @@ _LINE = re.compile(rf"edgecache-key-([0-9]{{1,4}}):([0-9a-f]{{{2 * SECRET_BYTES}
 _CA_INFO = b"edgecache 1 certificate authority"
 _TOKEN_INFO = b"edgecache 1 http bearer token"
 _NAME_INFO = b"edgecache 1 key name"
+_DATAGRAMS_INFO = b"edgecache 1 datagrams"
 
 _log = logging.getLogger(__name__)
 
@@ -48,12 +49,19 @@ class ClusterKey:
     """What an HTTP request from another machine carries: 43 characters."""
     name: str = field(repr=False)
     """Says which key is meant without giving it away: 32 hexadecimal digits, sent in clear (SNI)."""
+    datagrams: bytes = field(repr=False)
+    """What datagrams between nodes are sealed with (`sealing.py`, 32 bytes)."""
 
     @classmethod
     def derived(cls, secret: bytes) -> ClusterKey:
         """From the secret in a key file."""
         token = base64.urlsafe_b64encode(_hkdf(secret, _TOKEN_INFO)).rstrip(b"=")
-        return cls(_hkdf(secret, _CA_INFO), token.decode(), _hkdf(secret, _NAME_INFO)[:16].hex())
+        return cls(
+            _hkdf(secret, _CA_INFO),
+            token.decode(),
+            _hkdf(secret, _NAME_INFO)[:16].hex(),
+            _hkdf(secret, _DATAGRAMS_INFO),
+        )
 
 
 def new_key(path: Path) -> None:

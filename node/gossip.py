@@ -1,11 +1,13 @@
 """What one node tells another of what it knows: members, encoders and current versions. Pure.
 
-Every ping carries a digest of all that; where two digests differ, one asks for the other's state and merges it. A
-member told of is worth a call, no more: nobody is taken for alive, or dead, on somebody else's word.
+News travel as rumors beside probes (`rumors.py`). Every probe and its answer also carry a digest of all that is known:
+where two differ for longer than rumors take, the two exchange everything. That is what memberlist's periodic full
+exchange is for, without its cost where both know the same already.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -14,43 +16,73 @@ from ..protocol import messages
 from ..protocol.errors import InvalidValue, RemoteProtocolError
 from ..protocol.frames import HEAD_BYTES_MAX
 from ..protocol.keys import EncoderIdentity
-from .interfaces import is_loopback
+from ..protocol.messages import Alive, Exists, Gone, NowCurrent, Rumor, Said, Suspected
+from .membership import MEMBERS_MAX
 from .sightings import Sighting
 from .versions import Current
 
 if TYPE_CHECKING:
-    from .membership import Membership
+    from collections.abc import Sequence
+
+    from .membership import Member, Membership
+    from .ring import NodeId
+    from .rumors import Rumors
     from .versions import Versions
 
 _LIST_HEADER_BYTES = 5  # MessagePack's for the longest list
+# Rumors reach everybody in 2 s at 200 nodes: only what differs for longer than that has been missed.
+SETTLED_S = 3.0
+
+
+@dataclass(slots=True)
+class Heard:
+    """What came of what was heard."""
+
+    changed: list[Member] = field(default_factory=list)
+    outdated: list[str] = field(default_factory=list)
+    """Encoders whose older features are gone from now on."""
+    to_call: list[Sighting] = field(default_factory=list)
+    """Where somebody may be who has this node's own id."""
+    is_all: bool = False
+    """Whether this was all that a member knows."""
 
 
 class Gossip:
     """Sums up and takes in what nodes tell each other, for one node."""
 
-    def __init__(self, membership: Membership, versions: Versions, *, tells_loopback: bool) -> None:
-        """`tells_loopback`: whether members met on 127.0.0.1 can be met there by whoever hears of them."""
-        self._tells_loopback = tells_loopback
+    def __init__(self, membership: Membership, versions: Versions, rumors: Rumors) -> None:
         self._membership = membership
         self._versions = versions
+        self._rumors = rumors
+        self._told: set[bytes] = set()
+        self._digest = b""
+        self._changed_at = 0.0
+        self._exchanged: dict[NodeId, tuple[bytes, bytes]] = {}
+
+    # -- what is told -------------------------------------------------------------------------------------------
 
     def digest(self) -> bytes:
         """16 bytes that differ when the knowledge does."""
-        known = [encoder.digest for encoder in self._versions.known()]
+        known = [encoder.digest for encoder in self._tell_encoders()]
         current = [f"{name}\0{now.version}\0{now.counter}".encode() for name, now in self._versions.current().items()]
         return self._membership.digest() + xxhash.xxh3_64_digest(b"\0\0".join([*known, b"", *current]))
 
+    def beside(self, said: Said, to: NodeId | None) -> list[bytes]:
+        """The rumors to send with `said`; what this node believes against the receiver itself comes first."""
+        first = self._membership.doubts(to) if to is not None else None
+        if first is None and not len(self._rumors):
+            return []
+        room_bytes = messages.rumors_room(said)
+        if first is None:
+            return self._rumors.take(room_bytes, self._membership.size)
+        return [first, *self._rumors.take(room_bytes - len(first), self._membership.size)]
+
     def state(self) -> messages.State:
-        """All that this node knows; of the members that it hears itself as many as a message holds."""
-        told = [
-            messages.Member(member.id, member.boot, member.name, *member.peer)
-            for member in self._membership.all()
-            if self._membership.is_alive(member.id) and (self._tells_loopback or not is_loopback(member.peer[0]))
-        ]
+        """All that this node knows; of the members as many as a message holds."""
         encoders = [messages.Encoder(known.name, known.version, known.fingerprint) for known in self._versions.known()]
         state = messages.State([], encoders, self.current())
         room_bytes = HEAD_BYTES_MAX - len(messages.encode(state)) - _LIST_HEADER_BYTES
-        for member in told:
+        for member in self._membership.described():
             room_bytes -= len(messages.encode(member))
             if room_bytes < 0:
                 break
@@ -63,11 +95,45 @@ class Gossip:
             messages.CurrentVersion(name, now.version, now.counter) for name, now in self._versions.current().items()
         ]
 
-    def merge(self, state: messages.State) -> tuple[list[Sighting], list[str]]:
-        """Take in a peer's state: whom to call, and the encoders whose older features are gone from now on.
+    def _tell_encoders(self) -> list[EncoderIdentity]:
+        """Those known, each of which is told of once."""
+        known = self._versions.known()
+        for encoder in known:
+            if encoder.digest not in self._told:
+                said = Exists(encoder.name, encoder.version, encoder.fingerprint)
+                self._rumors.add(f"encoder {encoder.digest.hex()}", messages.encode(said))
+        self._told = {encoder.digest for encoder in known}
+        return known
 
-        RemoteProtocolError for what no correct peer says.
-        """
+    def tell_current(self, name: str) -> None:
+        """Tell everybody which version of `name` is current."""
+        now = self._versions.current()[name]
+        self._rumors.add(f"current {name}", messages.encode(NowCurrent(name, now.version, now.counter)))
+
+    # -- what is heard ------------------------------------------------------------------------------------------
+
+    def hear(self, now: float, rumors: Sequence[Rumor]) -> Heard:
+        """Take in what came beside a message; RemoteProtocolError for what no correct peer says."""
+        heard = Heard()
+        for rumor in rumors:
+            match rumor:
+                case Alive():
+                    heard.changed += self._membership.heard_alive(now, rumor)
+                    if rumor.id == self._membership.me and rumor.boot != self._membership.boot and rumor.peer_host:
+                        address = (rumor.peer_host, rumor.peer_port)
+                        heard.to_call.append(Sighting(rumor.id, rumor.boot, rumor.name, address))
+                case Suspected():
+                    heard.changed += self._membership.heard_suspected(now, rumor)
+                case Gone():
+                    heard.changed += self._membership.heard_gone(now, rumor)
+                case Exists():
+                    self._learn(rumor.name, rumor.version, rumor.fingerprint)
+                case NowCurrent():
+                    self._hear_current(rumor.encoder, Current(rumor.counter, rumor.version), heard)
+        return heard
+
+    def merge(self, now: float, state: messages.State) -> Heard:
+        """Take in all that a peer knows; RemoteProtocolError for what no correct peer says."""
         too_many = (
             len(state.members) > messages.MEMBERS_MAX
             or len(state.encoders) > messages.ENCODERS_MAX
@@ -78,19 +144,41 @@ class Gossip:
                 f"state of {len(state.members)} members, {len(state.encoders)} encoders and {len(state.current)} "
                 f"current versions, at most {messages.MEMBERS_MAX}, {messages.ENCODERS_MAX}, {messages.ENCODERS_MAX}"
             )
+        heard = Heard(is_all=bool(state.members))
+        for encoder in state.encoders:
+            self._learn(encoder.name, encoder.version, encoder.fingerprint)
+        for said in state.current:
+            self._hear_current(said.encoder, Current(said.counter, said.version), heard)
+        heard.changed += self._membership.heard_all(now, state.members)
+        return heard
+
+    def _learn(self, name: str, version: str, fingerprint: bytes) -> None:
         try:
-            for encoder in state.encoders:
-                self._versions.learn(EncoderIdentity(encoder.name, encoder.version, encoder.fingerprint))
-            outdated = [
-                said.encoder
-                for said in state.current
-                if self._versions.hear_current(said.encoder, Current(said.counter, said.version))
-            ]
+            self._versions.learn(EncoderIdentity(name, version, fingerprint))
         except InvalidValue as error:
             raise RemoteProtocolError(f"state: {error}") from None
-        to_call = [
-            Sighting(member.id, member.boot, member.name, (member.peer_host, member.peer_port))
-            for member in state.members
-            if member.id != self._membership.me and member.peer_host and member.peer_port
-        ]
-        return to_call, outdated
+
+    def _hear_current(self, name: str, current: Current, heard: Heard) -> None:
+        try:
+            is_news = self._versions.hear_current(name, current)
+        except InvalidValue as error:
+            raise RemoteProtocolError(f"state: {error}") from None
+        if is_news:
+            heard.outdated.append(name)
+            self.tell_current(name)
+
+    # -- when to exchange everything ----------------------------------------------------------------------------
+
+    def is_worth_an_exchange(self, now: float, node: NodeId, theirs: bytes) -> bool:
+        """Whether what `node` knows differs for good: neither rumors nor the last exchange with it have settled it."""
+        mine = self.digest()
+        if mine != self._digest:
+            self._digest, self._changed_at = mine, now
+        return now - self._changed_at >= SETTLED_S and self._exchanged.get(node) != (mine, theirs)
+
+    def exchanged(self, node: NodeId, theirs: bytes) -> None:
+        """Everything was exchanged with `node`: what differs still, will."""
+        self._exchanged.pop(node, None)
+        self._exchanged[node] = (self.digest(), theirs)
+        while len(self._exchanged) > MEMBERS_MAX:
+            del self._exchanged[next(iter(self._exchanged))]

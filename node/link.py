@@ -29,6 +29,16 @@ class Server(Protocol):
         """Accept no more."""
 
 
+class Datagrams(Protocol):
+    """What sends datagrams, and receives them."""
+
+    def send(self, data: bytes, address: Address) -> None:
+        """Send one, if it can be sent; it may be lost."""
+
+    def close(self) -> None:
+        """No more either way."""
+
+
 class Network(Protocol):
     """TCP, or a simulation of it."""
 
@@ -38,6 +48,9 @@ class Network(Protocol):
     async def listen(self, protocol_factory: Callable[[], asyncio.BaseProtocol], address: Address) -> Server:
         """Accept connections at `address`, port 0 for a free one; OSError."""
 
+    async def datagrams(self, receive: Callable[[bytes, Address], None], address: Address) -> Datagrams:
+        """Receive datagrams at `address`, and send from there; OSError. What is no member's is dropped and counted."""
+
 
 class Link:
     """One open connection to one boot of one member."""
@@ -46,8 +59,10 @@ class Link:
         self.protocol = protocol
         self.hello = hello
         self.is_slow = False  # a request ran out of time, and no ping has been answered since
-        self.merged_digest = b""  # of the state last taken over from there
+        self.was_closed_here = False
         self.lost: asyncio.Event = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
+        """Set when it becomes slow, or is lost."""
         self._waiting: dict[int, asyncio.Future[Answered]] = {}
 
     async def ask(
@@ -74,9 +89,15 @@ class Link:
             self._waiting.pop(stream, None)
         if answered.answer is None:
             self.is_slow = True
+            self.changed.set()
         if answered.answer is None or isinstance(answered.answer, messages.Refused):
             return None
         return answered
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return bool(self._waiting)
 
     def answered(self, answered: Answered) -> None:
         """Hand an answer to whoever waits for it."""
@@ -87,6 +108,7 @@ class Link:
     def is_gone(self) -> None:
         """Nobody needs to wait any longer."""
         self.lost.set()
+        self.changed.set()
         for stream, future in self._waiting.items():
             if not future.done():
                 future.set_result(Answered(stream, None, memoryview(b"")))

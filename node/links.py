@@ -1,7 +1,8 @@
-"""Connections to peers: one to each address that somebody may be at, kept open, redialled, and asked through.
+"""Connections to members: dialled when somebody is to be asked, kept while there is room, closed when idle.
 
-Each node asks through the connection that it dialled and answers on those that others dialled, so two members have two
-connections, and each knows by itself whether it reaches the other.
+Each node asks through the connections that it dialled and answers on those that others dialled. Strangers (seeds,
+remembered peers, whoever is heard of by mDNS) are dialled once, to meet them; from then on the members tell each other
+of them, and who is alive is found out without connections (`probing.py`).
 """
 
 from __future__ import annotations
@@ -10,18 +11,16 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..protocol import messages
 from ..protocol.errors import RemoteProtocolError
 from .link import dial
-from .membership import DEAD_AFTER_S, PING_INTERVAL_S
 
 if TYPE_CHECKING:
     from ..protocol.messages import Hello, Message
-    from .gossip import Gossip
     from .link import Address, Link, Network
     from .membership import Membership
     from .ring import NodeId
@@ -29,25 +28,40 @@ if TYPE_CHECKING:
     from .stats import Stats
 
 DIAL_TIMEOUT_S = 2.0
-# Redial after 0.1, 0.2, 0.4 … s: a restarted member is back within a second; one that is off costs little for long.
+# Redial after 0.1, 0.2, 0.4 … s: who is about to start is met within a second; who is off costs little.
 REDIAL_FIRST_S = 0.1
-REDIAL_MEMBER_MAX_S = 5.0
-REDIAL_STRANGER_MAX_S = 30.0
+REDIAL_MAX_S = 30.0
 GIVE_UP_AFTER_S = 3600.0
-TARGETS_MAX = 256
+STRANGERS_MAX = 256
+STRANGERS_AT_ONCE = 8
+REMEMBERED_AT_ONCE = 4  # apart from the others: a device that was moved remembers many that are not here
+# Everybody hears a newcomer announce itself. The more members there are, the longer each waits whether another, who
+# called it first, tells of it.
+MEET_SPREAD_S = 0.02
+MEET_SPREAD_MAX_S = 5.0
+SEED_CHECKED_S = 30.0
+# Open connections kept, the longest unused closed first. 5 KB each; a new one costs a round trip or two, and with TLS
+# 2 ms of processor time on each side.
+LINKS_MAX = 64
+LINK_IDLE_S = 300.0
+# One that could not be dialled is passed over for so long, unless it has been heard of since.
+SHUN_S = 1.0
+TELL_MAX = 32  # members that are told of something directly; all others hear the rumor
+PING_S = 1.0
+NO_ANSWER_S = 5.0
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Target:
-    """An address to keep a connection to."""
+class _Stranger:
+    """An address where somebody may be whom this node has not met."""
 
-    address: Address
+    sighting: Sighting
     is_seed: bool
+    is_remembered: bool
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    has_met: bool = False
-    is_open: bool = False
+    met: NodeId = ""
     task: asyncio.Task[None] | None = None
 
 
@@ -60,194 +74,277 @@ class Links:
         hello: Callable[[], Hello],
         network: Network,
         membership: Membership,
-        gossip: Gossip,
         stats: Stats,
         rng: random.Random,
-        heard_state: Callable[[messages.State], None],
-        on_change: Callable[[], None],
+        on_met: Callable[[Link], None],
+        on_stranger: Callable[[Link], Awaitable[object]],
+        on_lost: Callable[[NodeId], None],
         on_twin: Callable[[Hello], None],
         receive_into: Callable[[int], memoryview],
     ) -> None:
+        """`on_met` hears of every handshake, `on_stranger` after it of one with somebody new; `on_lost` of members'
+        connections that broke.
+        """
         self._hello = hello
         self._network = network
         self._membership = membership
-        self._gossip = gossip
         self._stats = stats
         self._rng = rng
-        self._heard_state = heard_state
-        self._on_change = on_change
+        self._on_met = on_met
+        self._on_stranger = on_stranger
+        self._on_lost = on_lost
         self._on_twin = on_twin
         self._receive_into = receive_into
-        self._targets: dict[Address, _Target] = {}
+        self._strangers: dict[Address, _Stranger] = {}
+        self._at_once = {False: asyncio.Semaphore(STRANGERS_AT_ONCE), True: asyncio.Semaphore(REMEMBERED_AT_ONCE)}
         self._links: dict[NodeId, Link] = {}
+        self._used_at: dict[NodeId, float] = {}  # of the open ones, the longest unused first
+        self._dialling: dict[NodeId, asyncio.Task[Link | None]] = {}
+        self._shunned: dict[NodeId, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
-    # -- whom to dial -------------------------------------------------------------------------------------------
+    # -- strangers ----------------------------------------------------------------------------------------------
 
-    def sighted(self, sighting: Sighting, *, is_seed: bool = False) -> None:
-        """Somebody may be there: dial, unless that is known to be a member that is well, or there is no room."""
-        if self._is_closed or (sighting.id, sighting.boot) == (self._membership.me, self._hello().boot):
+    def sighted(self, sighting: Sighting, *, is_seed: bool = False, is_remembered: bool = False) -> None:
+        """Somebody may be there: dial, unless that is known to be a member, or there is no room."""
+        if self._is_closed or (not is_seed and self._is_known(sighting)):
             return
-        link = self._links.get(sighting.id)
-        if link is not None and link.hello.boot == sighting.boot:
+        stranger = self._strangers.get(sighting.address)
+        if stranger is not None:
+            stranger.wake.set()
             return
-        target = self._targets.get(sighting.address)
-        if target is not None:
-            target.wake.set()
+        if len(self._strangers) >= STRANGERS_MAX and not self._make_room():
             return
-        if len(self._targets) >= TARGETS_MAX and not self._make_room():
-            return
-        target = _Target(sighting.address, is_seed)
-        self._targets[sighting.address] = target
-        target.task = asyncio.ensure_future(self._keep(target))
+        stranger = _Stranger(sighting, is_seed, is_remembered)
+        self._strangers[sighting.address] = stranger
+        stranger.task = asyncio.ensure_future(self._meet(stranger))
+
+    def _is_known(self, sighting: Sighting) -> bool:
+        """Whether that is this node, or a member that is well."""
+        if sighting.id == self._membership.me:
+            return sighting.boot == self._membership.boot
+        member = self._membership.get(sighting.id)
+        return (
+            member is not None
+            and member.is_in_ring
+            and (member.boot == sighting.boot if sighting.boot else member.peer == sighting.address)
+        )
 
     def _make_room(self) -> bool:
-        """Give up an address where nobody answers, rather one where nobody ever did."""
-        given_up = min(
-            (target for target in self._targets.values() if not target.is_open and not target.is_seed),
-            key=lambda target: target.has_met,
-            default=None,
-        )
+        """Give up the stranger that has been one for longest."""
+        given_up = next((stranger for stranger in self._strangers.values() if not stranger.is_seed), None)
         if given_up is None or given_up.task is None:
             return False
         given_up.task.cancel()
-        del self._targets[given_up.address]
+        del self._strangers[given_up.sighting.address]
         return True
 
-    # -- the story of one address -------------------------------------------------------------------------------
-
-    async def _keep(self, target: _Target) -> None:
-        """Dial, ask how it is for as long as it answers, and dial again."""
+    async def _meet(self, stranger: _Stranger) -> None:
+        """Dial until somebody answers; a seed's address is looked after for good."""
         loop = asyncio.get_running_loop()
-        redial_s, failing_since = REDIAL_FIRST_S, loop.time()
+        redial_s, began_at = REDIAL_FIRST_S, loop.time()
         try:
-            while not self._is_closed:
-                link = await self._dial(target)
-                if link is not None:
-                    target.has_met = target.is_open = True
-                    await self._stay(link)
-                    target.is_open = False
-                    redial_s, failing_since = REDIAL_FIRST_S, loop.time()
-                    if self._has_left(link.hello):
-                        return
-                elif target.address not in self._targets:  # found to be of no use, or given up for another
+            if not stranger.is_seed and self._membership.in_ring_ids:
+                spread_s = min(MEET_SPREAD_MAX_S, MEET_SPREAD_S * self._membership.size)
+                await asyncio.sleep(self._rng.uniform(0.0, spread_s))
+            while not self._is_closed and (stranger.is_seed or loop.time() - began_at < GIVE_UP_AFTER_S):
+                async with self._at_once[stranger.is_remembered]:
+                    is_met = self._is_met(stranger) or await self._dial_stranger(stranger)
+                if is_met and not stranger.is_seed:
                     return
-                is_hopeless = loop.time() - failing_since > GIVE_UP_AFTER_S
-                if is_hopeless and not target.is_seed:
-                    return
+                if is_met:
+                    redial_s = REDIAL_FIRST_S
+                    await asyncio.sleep(SEED_CHECKED_S)
+                    continue
                 # A sighting ends the wait, but not the first of it: sightings cost nothing to make up.
                 await asyncio.sleep(REDIAL_FIRST_S)
-                target.wake.clear()
+                stranger.wake.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(target.wake.wait(), redial_s * self._rng.uniform(0.8, 1.2))
-                redial_s = min(2 * redial_s, REDIAL_MEMBER_MAX_S if target.has_met else REDIAL_STRANGER_MAX_S)
+                    await asyncio.wait_for(stranger.wake.wait(), redial_s * self._rng.uniform(0.8, 1.2))
+                redial_s = min(2 * redial_s, REDIAL_MAX_S)
         finally:
-            if self._targets.get(target.address) is target:
-                del self._targets[target.address]
+            if self._strangers.get(stranger.sighting.address) is stranger:
+                del self._strangers[stranger.sighting.address]
 
-    async def _dial(self, target: _Target) -> Link | None:
+    def _is_met(self, stranger: _Stranger) -> bool:
+        if stranger.met:
+            member = self._membership.get(stranger.met)
+            return stranger.met == self._membership.me or (member is not None and member.is_in_ring)
+        return not stranger.is_seed and self._is_known(stranger.sighting)
+
+    async def _dial_stranger(self, stranger: _Stranger) -> bool:
+        address = stranger.sighting.address
         try:
-            async with asyncio.timeout(DIAL_TIMEOUT_S):
-                link = await dial(self._network, self._hello(), target.address, self._receive_into)
+            link = await self._dial(address)
         except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host that is no host's name
             _log.log(
-                logging.INFO if target.is_seed else logging.DEBUG,
-                "no node at %s:%d: %s", *target.address, str(error) or type(error).__name__,
+                logging.INFO if stranger.is_seed else logging.DEBUG,
+                "no node at %s:%d: %s", *address, str(error) or type(error).__name__,
             )  # fmt: skip
-            return None
-        if not self._welcome(target, link):
-            link.protocol.close()
-            return None
-        return link
-
-    def _welcome(self, target: _Target, link: Link) -> bool:
-        """Whether the node that answered is one to stay connected to."""
-        me, hello = self._hello(), link.hello
-        if hello.id == me.id:
-            if hello.boot != me.boot:
-                self._on_twin(hello)
-            self._targets.pop(target.address, None)  # this node itself, or a clone of it: nobody to talk to
             return False
-        held = self._links.get(hello.id)
-        if held is not None and not held.lost.is_set():
-            if held.hello.boot == hello.boot:
-                if not target.is_seed:
-                    self._targets.pop(target.address, None)  # another way to the same node
-                return False
-            held.protocol.abort("the node has restarted")
-        peer = (hello.peer_host or target.address[0], hello.peer_port)
-        http = (hello.http_host or target.address[0], hello.http_port)
-        if not self._membership.met(asyncio.get_running_loop().time(), hello, peer, http):
-            return False
-        self._links[hello.id] = link
-        self._on_change()
+        stranger.met = link.hello.id
+        if self._welcome(link):
+            await self._on_stranger(link)
         return True
 
-    async def _stay(self, link: Link) -> None:
-        node, boot = link.hello.id, link.hello.boot
+    # -- members ------------------------------------------------------------------------------------------------
+
+    async def to(self, node: NodeId, timeout_s: float) -> Link | None:
+        """The connection to `node`, dialled if need be; None if there is none in time."""
+        with contextlib.suppress(OSError, TimeoutError, ValueError):
+            return await self._connected(node, timeout_s)
+        return None
+
+    async def at(self, node: NodeId, address: Address, timeout_s: float) -> Link | None:
+        """The connection to `node`, which is said to be at `address`, whether it is a member or not."""
+        member = self._membership.get(node)
+        if node in self._links or (member is not None and member.peer == address):
+            return await self.to(node, timeout_s)
+        with contextlib.suppress(OSError, TimeoutError, ValueError):
+            async with asyncio.timeout(timeout_s):
+                self._welcome(await self._dial(address))
+        return self._links.get(node)
+
+    async def _connected(self, node: NodeId, timeout_s: float) -> Link | None:
+        if (link := self.link(node)) is not None:
+            return link
+        member = self._membership.get(node)
+        if self._is_closed or member is None or timeout_s <= 0:
+            return None
+        task = self._dialling.get(node)
+        if task is None:
+            task = asyncio.ensure_future(self._dial_member(node, member.peer))
+            self._dialling[node] = task
+            task.add_done_callback(lambda done: self._dialled(node, done))
+        done, _ = await asyncio.wait([task], timeout=timeout_s)  # others may wait for it too: never cancelled here
+        return task.result() if done and not task.cancelled() else None
+
+    async def _dial_member(self, node: NodeId, address: Address) -> Link | None:
+        self._welcome(await self._dial(address))
+        return self._links.get(node)
+
+    def _dialled(self, node: NodeId, task: asyncio.Task[Link | None]) -> None:
+        del self._dialling[node]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.debug("no connection to %s: %s", node[:8], str(error) or type(error).__name__)
+            self._shunned[node] = asyncio.get_running_loop().time() + SHUN_S
+            while len(self._shunned) > LINKS_MAX:
+                del self._shunned[next(iter(self._shunned))]
+
+    async def _dial(self, address: Address) -> Link:
+        async with asyncio.timeout(DIAL_TIMEOUT_S):
+            return await dial(self._network, self._hello(), address, self._receive_into)
+
+    def _welcome(self, link: Link) -> bool:
+        """Keep a new connection, unless it leads to this node itself, a clone of it, or where one leads already."""
+        me, hello = self._membership, link.hello
+        if hello.id == me.me:
+            if hello.boot != me.boot:
+                self._on_twin(hello)
+            link.protocol.close()
+            return False
+        held = self._links.get(hello.id)
+        if held is not None and held.hello.boot == hello.boot:
+            link.protocol.close()
+            return False
+        if held is not None:
+            held.protocol.abort("the node has restarted")
+        self._links[hello.id] = link
+        self._shunned.pop(hello.id, None)
+        self._touch(hello.id)
+        self._start(self._watch(link))
+        self._on_met(link)
+        return True
+
+    async def _watch(self, link: Link) -> None:
+        """Wait for its end; while a request has run out of time, ask each second whether that is over."""
         loop = asyncio.get_running_loop()
-        answered_at = loop.time()
+        node = link.hello.id
         try:
             while not link.lost.is_set():
-                asked_at = loop.time()
-                if await self._ping(link):
-                    answered_at = loop.time()
-                elif loop.time() - answered_at > DEAD_AFTER_S:
-                    # TCP would go on trying, less and less often: after a minute's cut, for a minute more.
-                    link.protocol.abort("no answer")
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(link.lost.wait(), max(0.0, asked_at + PING_INTERVAL_S - loop.time()))
+                await link.changed.wait()
+                link.changed.clear()
+                slow_since = loop.time()
+                while link.is_slow and not link.lost.is_set():
+                    asked_at = loop.time()
+                    if await link.ask(messages.Ping(b"", 0), PING_S) is not None:
+                        link.is_slow = False
+                    elif asked_at - slow_since > NO_ANSWER_S:
+                        # TCP would go on trying, less and less often: after a minute's cut, for a minute more.
+                        link.protocol.abort("no answer")
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(link.lost.wait(), max(0.0, asked_at + PING_S - loop.time()))
         finally:
             link.protocol.close()
             if self._links.get(node) is link:
                 del self._links[node]
-                self._membership.lost(loop.time(), node, boot)
-                self._on_change()
+                del self._used_at[node]
+                if not link.was_closed_here and not self._is_closed:
+                    self._on_lost(node)
 
-    async def _ping(self, link: Link) -> bool:
-        """Whether it answers; and what it knows that this node does not."""
-        digest = self._gossip.digest()
-        answered = await link.ask(messages.Ping(digest, 0), PING_INTERVAL_S)
-        if answered is None or not isinstance(answered.answer, messages.Ack):
-            return False
-        link.is_slow = False
-        was_alive = self._membership.is_alive(link.hello.id)
-        self._membership.answered(asyncio.get_running_loop().time(), link.hello.id, answered.answer.used_bytes)
-        if not was_alive:  # perhaps it was dead, and is in the ring again
-            self._on_change()
-        if answered.answer.digest in (digest, link.merged_digest):
-            return True
-        state = await link.ask(messages.GetState(), PING_INTERVAL_S)
-        if state is not None and isinstance(state.answer, messages.State):
-            try:
-                self._heard_state(state.answer)
-                link.merged_digest = answered.answer.digest
-            except RemoteProtocolError as error:
-                self.offended(link, error)
-        return True
+    def _touch(self, node: NodeId) -> None:
+        self._used_at.pop(node, None)
+        self._used_at[node] = asyncio.get_running_loop().time()
 
-    def _has_left(self, hello: Hello) -> bool:
-        member = self._membership.get(hello.id)
-        return member is not None and member.boot == hello.boot and member.state == "left"
+    def tidy(self, now: float) -> None:
+        """Close what leads to nobody in the ring, what has been idle for long, and what is too much."""
+        surplus = len(self._links) - LINKS_MAX
+        for node, used_at in list(self._used_at.items()):
+            link, member = self._links[node], self._membership.get(node)
+            is_of_use = member is not None and member.is_in_ring and member.boot == link.hello.boot
+            if is_of_use and (link.is_busy or (now - used_at < LINK_IDLE_S and surplus <= 0)):
+                continue
+            surplus -= 1
+            link.was_closed_here = True
+            link.protocol.close()
 
     # -- what others ask through --------------------------------------------------------------------------------
 
     def nodes(self) -> Sequence[NodeId]:
-        """The members with an open connection, the healthy first."""
-        return sorted(self._links, key=lambda node: (not self.is_healthy(node), node))
+        """The members in the ring, the healthy first."""
+        return sorted(self._membership.in_ring_ids, key=lambda node: (not self.is_healthy(node), node))
 
     def link(self, node: NodeId) -> Link | None:
-        """The open connection to `node`."""
-        return self._links.get(node)
+        """The open connection to `node`, if there is one; it counts as used."""
+        link = self._links.get(node)
+        if link is not None:
+            self._touch(node)
+        return link
+
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._links)
 
     def is_healthy(self, node: NodeId) -> bool:
-        """Whether `node` answers, as far as the last second tells."""
+        """Whether `node` is worth waiting for, as far as is known."""
         link = self._links.get(node)
-        return link is not None and not link.is_slow and self._membership.is_alive(node)
+        if link is not None:
+            return not link.is_slow and self._membership.is_alive(node)
+        until = self._shunned.get(node)
+        return self._membership.is_alive(node) and (until is None or until <= asyncio.get_running_loop().time())
 
-    async def tell_all(self, message: Message, timeout_s: float) -> None:
-        """Say `message` to every member at once, and wait for their answers."""
-        await asyncio.gather(*(link.ask(message, timeout_s) for link in tuple(self._links.values())))
+    async def call(self, node: NodeId, timeout_s: float) -> bool | None:
+        """Ask `node` over TCP whether it is there: True if it says so, False if nobody listens, None for silence."""
+        try:
+            link = await self._connected(node, timeout_s)
+        except ConnectionRefusedError:
+            return False
+        except (OSError, TimeoutError, ValueError):
+            return None
+        return True if link is not None and await link.ask(messages.Ping(b"", 0), timeout_s) is not None else None
+
+    async def tell(self, message: Message, timeout_s: float, *, open_only: bool = False) -> None:
+        """Say `message` to members, as many as is reasonable, and wait for their answers."""
+        nodes = list(self._links) if open_only else list(self.nodes()[:TELL_MAX])
+
+        async def tell(node: NodeId) -> None:
+            link = await self.to(node, timeout_s)
+            if link is not None:
+                await link.ask(message, timeout_s)
+
+        await asyncio.gather(*(tell(node) for node in nodes))
 
     def offended(self, link: Link, error: RemoteProtocolError) -> None:
         """The other side broke the rules: count it and end this connection."""
@@ -260,9 +357,18 @@ class Links:
     async def close(self) -> None:
         """End every connection and dial no more."""
         self._is_closed = True
-        tasks = [target.task for target in self._targets.values() if target.task is not None]
+        tasks: list[asyncio.Task[None] | asyncio.Task[Link | None]] = [
+            *(stranger.task for stranger in self._strangers.values() if stranger.task is not None),
+            *self._dialling.values(),
+            *self._tasks,
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for link in tuple(self._links.values()):
             link.protocol.close()
+
+    def _start(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -36,6 +36,7 @@ _COUNTERS = {
     "rejected_payloads": "Payloads from peers that failed a check.",
     "protocol_errors": "Peer connections closed for what the peer sent.",
     "refused_handshakes": "Peer connections closed at the handshake.",
+    "refused_datagrams": "Datagrams that were not sealed with the cluster key.",
     "coalesced": "Questions that joined an equal one under way.",
     "evictions": "Features dropped from memory for others.",
     "bytes_in": "Payload bytes received from peers.",

@@ -31,7 +31,7 @@ class Peers:
         self._stats = stats
 
     def others(self) -> Sequence[NodeId]:
-        """The members with an open connection, the healthy first."""
+        """The members in the ring, the healthy first."""
         return self._links.nodes()
 
     def is_healthy(self, node: NodeId) -> bool:
@@ -45,7 +45,7 @@ class Peers:
 
     async def get(self, node: NodeId, key: bytes, timeout_s: float) -> Payload | None:
         """The checked payload of `key`."""
-        link = self._links.link(node)
+        link = self._links.link(node) or await self._links.to(node, timeout_s)
         answered = await link.ask(messages.Get(key), timeout_s) if link is not None else None
         if answered is None or not isinstance(answered.answer, messages.Found):
             return None
@@ -58,7 +58,7 @@ class Peers:
         deadline = loop.time() + timeout_s
         found: dict[bytes, Payload] = {}
         wanted = list(keys)
-        link = self._links.link(node)
+        link = self._links.link(node) or await self._links.to(node, timeout_s)
         while wanted and link is not None:
             batch, wanted = wanted[: messages.KEYS_MAX], wanted[messages.KEYS_MAX :]
             answered = await link.ask(messages.BatchGet(batch), deadline - loop.time())
@@ -84,7 +84,7 @@ class Peers:
     async def has(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> set[bytes]:
         """Which of `keys` the node has."""
         held: set[bytes] = set()
-        link = self._links.link(node)
+        link = self._links.link(node) or await self._links.to(node, timeout_s)
         for at in range(0, len(keys), messages.KEYS_MAX):
             batch = list(keys[at : at + messages.KEYS_MAX])
             answered = await link.ask(messages.Has(batch), timeout_s) if link is not None else None
@@ -95,7 +95,7 @@ class Peers:
 
     async def put(self, node: NodeId, given: Payload, age_s: float, timeout_s: float) -> bool:
         """Store a payload there; whether the node kept it."""
-        link = self._links.link(node)
+        link = self._links.link(node) or await self._links.to(node, timeout_s)
         request = messages.Put(round(age_s * 1000))
         answered = await link.ask(request, timeout_s, (given.data,), given.nbytes) if link is not None else None
         if answered is None or not isinstance(answered.answer, messages.Done) or not answered.answer.count:
@@ -105,7 +105,7 @@ class Peers:
 
     async def forget(self, node: NodeId, names: Sequence[bytes], timeout_s: float) -> int | None:
         """Drop keys and images there."""
-        link = self._links.link(node)
+        link = self._links.link(node) or await self._links.to(node, timeout_s)
         gone = 0
         for at in range(0, len(names), messages.KEYS_MAX):
             batch = list(names[at : at + messages.KEYS_MAX])

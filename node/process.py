@@ -195,7 +195,7 @@ def _network(keys: Sequence[ClusterKey], node: str, stats: Stats) -> Network:
     from .certificates import contexts  # brings cryptography: 16 MB that a node without a key saves
     from .tls import TlsNetwork
 
-    return TlsNetwork(contexts(keys, node), stats)
+    return TlsNetwork(contexts(keys, node), [key.datagrams for key in keys], stats)
 
 
 def _cloud(config: Config, seed: str, memory_bytes: int) -> Cloud | None:

@@ -21,13 +21,14 @@ from ..protocol.keys import EncoderIdentity
 from . import status
 from .address_book import AddressBook, RememberedPeer
 from .eviction.policies import POLICIES, POLICY_USUAL
-from .gossip import Gossip
+from .gossip import Gossip, Heard
 from .handover import hand_over
+from .heartbeat import Heartbeat
 from .interfaces import is_loopback
-from .link import Address, Network, Server
-from .links import Links
+from .link import Address, Link, Network, Server
+from .links import LINK_IDLE_S, Links
 from .lookup import Encoder, Lookup
-from .membership import TICK_S, Membership, State
+from .membership import Member, Membership, State
 from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
 from .peers import Peers
 from .prefetch import Prefetcher
@@ -35,6 +36,7 @@ from .prefetching import Prefetching
 from .remembered_versions import RememberedVersions
 from .responder import Answer, Responder
 from .ring import Ring
+from .rumors import Rumors
 from .sightings import Announcement, Discovery, Sighting
 from .stats import Stats
 from .store.arena import Arena
@@ -49,7 +51,9 @@ if TYPE_CHECKING:
     from .store.tier import Cloud, DiskTier
 
 INBOUND_MAX = 512  # connections that peers dialled; one each, and room for those that are about to be closed
-INBOUND_IDLE_S = 30.0  # a member pings each second
+INBOUND_IDLE_S = 2 * LINK_IDLE_S  # the dialer closes them before that, if it is still there
+HOUSEKEEPING_S = 1.0
+BINDS_MAX = 5  # the port that is free for TCP may be taken for UDP
 # Reading a model keeps all cores of a small device busy for seconds. Meeting the others comes first, unless an image
 # does: the encoder starts by itself when it is needed.
 ENCODER_DELAY_S = 1.0
@@ -143,7 +147,8 @@ class Node:
             policy = POLICIES[settings.eviction](settings.memory_bytes)
             memory = MemoryStore(settings.memory_bytes, policy, Arena(settings.memory_bytes))
         self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=self._is_wanted)
-        self.membership = Membership(self.id, loop.time())
+        rumors = Rumors()
+        self.membership = Membership(self.id, self.boot, rumors, tells_loopback=is_loopback(settings.peer_listen[0]))
         self.twin = asyncio.Event()
         """Set when another live node turns out to have this node's id, and this one is the newer."""
         self.has_remembered = asyncio.Event()
@@ -153,26 +158,38 @@ class Node:
         self._discovery = discovery
         self._encoder = encoder
         self._address_book = address_book
-        self._gossip = Gossip(self.membership, self.versions, tells_loopback=is_loopback(settings.peer_listen[0]))
+        self._gossip = Gossip(self.membership, self.versions, rumors)
         self._links = Links(
             hello=self._hello,
             network=network,
             membership=self.membership,
-            gossip=self._gossip,
             stats=self.stats,
             rng=random.Random(f"{seed}:{self.id}:links"),
-            heard_state=self._heard_state,
-            on_change=self._members_changed,
+            on_met=self._met,
+            on_stranger=lambda link: self._heartbeat.exchange(link),
+            on_lost=lambda node: self._heartbeat.lost(node),
             on_twin=self._met_twin,
             receive_into=memory.arriving,
         )
+        self._heartbeat = Heartbeat(
+            membership=self.membership,
+            gossip=self._gossip,
+            rumors=rumors,
+            links=self._links,
+            stats=self.stats,
+            rng=random.Random(f"{seed}:{self.id}:heartbeat"),
+            used_bytes=lambda: self.store.used_bytes,
+            on_heard=self._heard,
+            on_change=self._members_changed,
+        )
         self._peers = Peers(self._links, self.membership, self.stats)
-        self._ring = self._make_ring()
+        self._ring_version = -1
+        self._ring = Ring({}, settings.copies)
         self.lookup = Lookup(
             node=self.id,
             name=self.name,
             store=self.store,
-            ring=lambda: self._ring,
+            ring=self._ring_now,
             peers=self._peers,
             encoder=encoder,
             versions=self.versions,
@@ -210,11 +227,12 @@ class Node:
 
     async def start(self) -> None:
         """Listen, look for the others, and soon load the encoder. OSError when the peer port cannot be had."""
-        self._server = await self._network.listen(self._answering_protocol, self._settings.peer_listen)
+        await self._listen()
+        self.membership.introduce(self._hello())
         for seed in self._settings.seeds:
             self._links.sighted(Sighting("", "", "", seed), is_seed=True)
         for known in self._address_book.peers():
-            self._links.sighted(Sighting(known.id, "", known.name, known.address))
+            self._links.sighted(Sighting(known.id, "", known.name, known.address), is_remembered=True)
         if self._discovery is not None:
             me = Announcement(
                 id=self.id,
@@ -230,6 +248,18 @@ class Node:
             self._tasks.append(asyncio.ensure_future(self._load(self._encoder)))
         self._tasks.append(asyncio.ensure_future(self._keep_time()))
         self._tasks.append(asyncio.ensure_future(self._remember()))
+
+    async def _listen(self) -> None:
+        """For connections, and for datagrams at the same port."""
+        for attempt in range(1, BINDS_MAX + 1):
+            self._server = await self._network.listen(self._answering_protocol, self._settings.peer_listen)
+            try:
+                await self._heartbeat.start(self._network, self._server.address)
+                return
+            except OSError:
+                self._server.close()
+                if self._settings.peer_listen[1] or attempt == BINDS_MAX:
+                    raise
 
     async def _load(self, encoder: LocalEncoder) -> None:
         await asyncio.sleep(ENCODER_DELAY_S)
@@ -265,11 +295,9 @@ class Node:
     async def _keep_time(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(HOUSEKEEPING_S)
             now = loop.time()
-            for member in self.membership.tick(now):
-                _log.info("member %r at %s:%d is %s", member.name, *member.peer, member.state)
-                self._members_changed()
+            self._links.tidy(now)
             for protocol in [p for p in self._inbound if now - p.connection.heard_at > INBOUND_IDLE_S]:
                 protocol.close("silent for too long")
             self.store.tell_uses()
@@ -326,8 +354,8 @@ class Node:
                 self._answer_later(protocol, event.stream, answer)
                 return
             protocol.connection.answer(event.stream, answer.message, answer.blob, answer.blob_bytes)
-            if isinstance(event.request, messages.Leave):
-                self._members_changed()
+            if isinstance(event.request, messages.Leave) and (member := self.membership.get(peer.id)) is not None:
+                self._members_changed([member])
 
     def _answer_later(self, protocol: PeerProtocol, stream: int, answer: Coroutine[Any, Any, Answer]) -> None:
         """Answer when the disk has been read; who does not take what it asked for gets nothing read."""
@@ -369,27 +397,50 @@ class Node:
         if self.boot > hello.boot:
             self.twin.set()
 
+    def _met(self, link: Link) -> None:
+        """A handshake with whoever this node dialled."""
+        hello, remote_host = link.hello, link.protocol.remote_host
+        peer = (hello.peer_host or remote_host, hello.peer_port)
+        http = (hello.http_host or remote_host, hello.http_port)
+        self._members_changed(self.membership.met(asyncio.get_running_loop().time(), hello, peer, http))
+
     def _heard_state(self, state: messages.State) -> None:
-        to_call, outdated = self._gossip.merge(state)
-        for sighting in to_call:
+        self._heard(self._gossip.merge(asyncio.get_running_loop().time(), state))
+
+    def _heard(self, heard: Heard) -> None:
+        for sighting in heard.to_call:
             self._links.sighted(sighting)
-        self._drop_outdated(outdated)
-        self._has_caught_up.set()
+        self._drop_outdated(heard.outdated)
+        self._members_changed(heard.changed)
+        if heard.changed or heard.outdated:
+            self._heartbeat.spread()
+        if heard.is_all:
+            self._has_caught_up.set()
 
     # -- members and versions -----------------------------------------------------------------------------------
 
-    def _make_ring(self) -> Ring:
-        capacities = {member.id: member.capacity_bytes for member in self.membership.in_ring()}
-        return Ring({**capacities, self.id: self.store.capacity_bytes}, self._settings.copies)
+    def _ring_now(self) -> Ring:
+        """The ring of the members that there are now; made when it is needed."""
+        if self._ring_version != self.membership.version:
+            self._ring_version = self.membership.version
+            capacities = {member.id: member.capacity_bytes for member in self.membership.in_ring()}
+            capacities[self.id] = self.store.capacity_bytes
+            ring = Ring(capacities, self._settings.copies)
+            if ring.virtual_nodes != self._ring.virtual_nodes:
+                self._ring = ring
+        return self._ring
 
-    def _members_changed(self) -> None:
-        for member in self.membership.all():
+    def _members_changed(self, changed: list[Member]) -> None:
+        for member in changed:
             if member.state is State.ALIVE:
-                self._address_book.remember(RememberedPeer(member.id, member.name, member.peer, member.boot))
-        ring = self._make_ring()
-        if ring.virtual_nodes != self._ring.virtual_nodes:
-            _log.info("the ring has %d members", len(ring.nodes))
-            self._ring = ring
+                with contextlib.suppress(ValueError):  # a name that does not print: no name to write in a file
+                    self._address_book.remember(RememberedPeer(member.id, member.name, member.peer, member.boot))
+            _log.info(
+                "member %r at %s:%d is %s (%d in the ring)",
+                member.name, *member.peer, member.state, self.membership.size,
+            )  # fmt: skip
+        if any(not member.is_in_ring for member in changed):
+            self._links.tidy(asyncio.get_running_loop().time())
 
     async def own_encoder(self) -> EncoderIdentity | None:
         """The identity of this node's encoder; waits while a model that must be read loads. EncoderUnavailable."""
@@ -405,8 +456,9 @@ class Node:
         gone = self._drop_outdated([name])
         older = [known for known in self.versions.known() if known.name == name and not self.versions.is_current(known)]
         self.store.remove_encoders_from_cloud(older)
-        await self._remembered.save(self.versions)
-        await self._links.tell_all(messages.State([], [], self._gossip.current()), TELL_TIMEOUT_S)
+        self._gossip.tell_current(name)
+        self._heartbeat.spread()
+        await self._links.tell(messages.State([], [], self._gossip.current()), TELL_TIMEOUT_S)
         return gone
 
     def _drop_outdated(self, names: Collection[str]) -> int:
@@ -442,12 +494,17 @@ class Node:
             self.store.capacity_bytes, self.store.used_bytes, self.boot,
         )  # fmt: skip
         return status.cluster(
-            me, self.membership.all(), self._ring, self.versions, name=settings.cluster, is_secured=settings.is_secured
+            me,
+            self.membership.all(),
+            self._ring_now(),
+            self.versions,
+            name=settings.cluster,
+            is_secured=settings.is_secured,
         )
 
     def counters(self) -> dict[str, Any]:
         """What this node has counted, and what it holds."""
-        connections = len(self._inbound) + len(self._links.nodes())
+        connections = len(self._inbound) + self._links.open
         prefetch = self._prefetching.told()
         return status.counters(self.stats, self.store, peer_connections=connections, prefetch=prefetch)
 
@@ -459,12 +516,13 @@ class Node:
         if self._discovery is not None:
             await self._discovery.stop()
         loop = asyncio.get_running_loop()
-        others = {m.id: m.capacity_bytes for m in self.membership.in_ring() if self._links.link(m.id) is not None}
+        others = {m.id: m.capacity_bytes for m in self.membership.in_ring() if self._links.is_healthy(m.id)}
         if others:
             ring = Ring(others, self._settings.copies)
             handed = await hand_over(self.store, ring, self._peers, loop.time() + HANDOVER_TIMEOUT_S, loop.time)
             _log.info("handed %d features over", handed)
-            await self._links.tell_all(messages.Leave(), GOODBYE_TIMEOUT_S)
+            self._heartbeat.goodbye()
+            await self._links.tell(messages.Leave(), GOODBYE_TIMEOUT_S, open_only=True)
         await self.stop()
 
     async def stop(self) -> None:
@@ -479,6 +537,7 @@ class Node:
             await self._discovery.stop()
         if self._server is not None:
             self._server.close()
+        self._heartbeat.close()
         await self._links.close()
         for protocol in tuple(self._inbound):
             protocol.close()

@@ -36,3 +36,5 @@ class Stats:
     """Peer connections closed for what the peer sent."""
     refused_handshakes: int = 0
     """Peer connections closed at the handshake: another cluster, key, protocol or node."""
+    refused_datagrams: int = 0
+    """Datagrams that were not sealed with the cluster key."""

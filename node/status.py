@@ -77,6 +77,7 @@ def counters(
         "rejected_payloads": stats.rejected_payloads,
         "protocol_errors": stats.protocol_errors,
         "refused_handshakes": stats.refused_handshakes,
+        "refused_datagrams": stats.refused_datagrams,
         "peer_connections": peer_connections,
         "items": len(memory),
         "used_bytes": memory.used_bytes,

@@ -1,4 +1,4 @@
-"""The real network where there is a cluster key: TCP with TLS 1.3, for members only (`links.Network`)."""
+"""The real network where there is a cluster key, for members only: TCP with TLS 1.3, and sealed datagrams."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from .link import Address
 from .refusals import Refusals
-from .tcp import BACKLOG
+from .sealing import SealedDatagrams, Seals
+from .tcp import BACKLOG, UdpSocket
 
 if TYPE_CHECKING:
     from .certificates import TlsContexts
@@ -26,6 +27,7 @@ HANDSHAKE_TIMEOUT_S = 3.0
 HANDSHAKES_MAX = 64
 ACCEPT_AGAIN_S = 1.0  # when descriptors have run out
 
+_UNSEALED = "it sends datagrams that were not sealed with this cluster key"
 _SILENT = "it took too long over the TLS handshake"
 _HUNG_UP = "it ended the TLS handshake: another cluster key, a port scan or edgecache doctor"
 _NOT_TLS = "it does not speak TLS: is its node run without --cluster-key?"
@@ -50,8 +52,9 @@ _log = logging.getLogger(__name__)
 class TlsNetwork:
     """Connections between holders of one cluster key. Who is refused is counted, and told of in the log, here."""
 
-    def __init__(self, contexts: TlsContexts, stats: Stats) -> None:
+    def __init__(self, contexts: TlsContexts, datagrams_keys: Sequence[bytes], stats: Stats) -> None:
         self._contexts = contexts
+        self._datagrams_keys = datagrams_keys
         self._stats = stats
         self._refusals = Refusals()
 
@@ -80,6 +83,21 @@ class TlsNetwork:
         listening = socket.create_server(found[0][4][:2], family=family, backlog=BACKLOG)
         listening.setblocking(False)
         return _Listener(listening, protocol_factory, self._contexts.server, self._refused)
+
+    async def datagrams(self, receive: Callable[[bytes, Address], None], address: Address) -> SealedDatagrams:
+        """See `link.Network.datagrams`."""
+        seals = Seals(self._datagrams_keys)
+
+        def open_and_receive(data: bytes, source: Address) -> None:
+            opened = seals.open(data, source)
+            if opened is None:
+                self._stats.refused_datagrams += 1
+                if (line := self._refusals.line(asyncio.get_running_loop().time(), source[0], _UNSEALED)) is not None:
+                    _log.warning("%s", line)
+                return
+            receive(opened, source)
+
+        return SealedDatagrams(await UdpSocket.opened(open_and_receive, address), seals)
 
     def _refused(self, host: str, error: OSError) -> None:
         self._stats.refused_handshakes += 1

@@ -19,6 +19,7 @@ KEYS_MAX = 512  # in one BatchGet, Has or Forget: 66 bytes each, and all of a me
 MEMBERS_MAX = 256
 NOT_HERE, DID_NOT_FIT = -1, -2  # in the place of a size
 ENCODERS_MAX = 64
+INCARNATION_MAX = 2**53
 
 # What is said of nodes ends up in tables, logs and calls to connect: it is bounded where it comes in.
 Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[!-~]*\Z")]
@@ -179,13 +180,18 @@ class Ack(Message, frozen=True, array_like=True):
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
-    """Somebody whom the sender hears: worth a call, no more."""
+    """A member, and what the sender holds of it: the last of `node/membership.py`'s states at that incarnation."""
 
     id: Id
     boot: Id
     name: Name
     peer_host: Host
     peer_port: Port
+    http_host: Host = ""
+    http_port: Port = 0
+    capacity_bytes: Annotated[int, Meta(ge=0)] = 0
+    incarnation: Annotated[int, Meta(ge=0, le=INCARNATION_MAX)] = 0
+    state: Annotated[int, Meta(ge=0, le=3)] = 0
 
 
 class CurrentVersion(msgspec.Struct, frozen=True, array_like=True):
@@ -218,6 +224,115 @@ class Leave(Message, frozen=True, array_like=True):
     kind = 34
 
 
+# -- datagrams: what members say of each other, many small things at a time ---------------------------------------
+
+# One Ethernet packet, with room for IPv6, UDP and encryption. What is cut in pieces is lost piece by piece.
+DATAGRAM_BYTES_MAX = 1400
+
+
+class Alive(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """This boot of a node is there. An empty host: as the receiver knows it."""
+
+    id: Id
+    incarnation: Annotated[int, Meta(ge=0, le=INCARNATION_MAX)]
+    boot: Id
+    name: Name
+    peer_host: Host
+    peer_port: Port
+    http_host: Host
+    http_port: Port
+    capacity_bytes: Annotated[int, Meta(ge=0)]
+
+
+class Suspected(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """It has not answered `by`."""
+
+    id: Id
+    incarnation: Annotated[int, Meta(ge=0, le=INCARNATION_MAX)]
+    by: Id
+
+
+class Gone(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """It is dead, or has said goodbye."""
+
+    id: Id
+    incarnation: Annotated[int, Meta(ge=0, le=INCARNATION_MAX)]
+    has_left: bool
+
+
+class NowCurrent(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """An invalidation: see CurrentVersion."""
+
+    encoder: Annotated[str, Meta(max_length=255)]
+    version: Annotated[str, Meta(max_length=255)]
+    counter: int
+
+
+class Exists(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """There is an encoder: see Encoder."""
+
+    name: Annotated[str, Meta(max_length=255)]
+    version: Annotated[str, Meta(max_length=255)]
+    fingerprint: bytes
+
+
+Rumor = Alive | Suspected | Gone | NowCurrent | Exists
+
+Number = Annotated[int, Meta(ge=0, lt=2**32)]
+Digest = Annotated[bytes, Meta(max_length=64)]
+
+
+class Probe(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """Are you there, `target`? `digest` sums up what the sender knows."""
+
+    number: Number
+    target: Id
+    sender: Id
+    digest: Digest
+
+
+class Here(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The answer to a Probe of that number."""
+
+    number: Number
+    digest: Digest
+    used_bytes: Annotated[int, Meta(ge=0)]
+
+
+class ProbeFor(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Ask `target` for me: it does not answer me. A Here or NotHere of that number is the answer."""
+
+    number: Number
+    target: Id
+    peer_host: Host
+    peer_port: Port
+
+
+class NotHere(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """I have heard your ProbeFor, and nothing from its target yet."""
+
+    number: Number
+
+
+class News(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Nothing but the rumors beside it."""
+
+
+Said = Probe | Here | ProbeFor | NotHere | News
+
+
+class _Datagram(msgspec.Struct, frozen=True, array_like=True):
+    said: Said
+    rumors: list[Rumor] = []
+
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True):
+    """A _Datagram whose rumors are encoded already: each is told many times."""
+
+    said: Said
+    rumors: list[msgspec.Raw]
+
+
 MESSAGES: Final[dict[int, type[Message]]] = {
     message.kind: message
     for message in (
@@ -234,10 +349,11 @@ _encoder = msgspec.msgpack.Encoder()
 _decoders: Final[dict[int, msgspec.msgpack.Decoder[Any]]] = {
     kind: msgspec.msgpack.Decoder(message) for kind, message in MESSAGES.items()
 }
+_datagrams: Final = msgspec.msgpack.Decoder(_Datagram)
 
 
-def encode(message: Message | Member) -> bytes:
-    """The message's fields; its kind goes into the frame. Of a Member: its part of a State."""
+def encode(message: Message | Member | Rumor) -> bytes:
+    """The message's fields; its kind goes into the frame. Of a Member or Rumor: its part of a message."""
     return _encoder.encode(message)
 
 
@@ -248,3 +364,22 @@ def decode(kind: int, head: bytes | memoryview) -> Message:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # arrays nested a thousand deep
         raise RemoteProtocolError(f"{MESSAGES[kind].__name__} that does not decode: {error}") from None
     return message
+
+
+def encode_datagram(said: Said, rumors: list[bytes]) -> bytes:
+    """One datagram; `rumors` are encoded (`encode`) and small enough (`rumors_room`)."""
+    return _encoder.encode(_Packed(said, [msgspec.Raw(rumor) for rumor in rumors]))
+
+
+def rumors_room(said: Said) -> int:
+    """How many bytes of rumors fit beside `said`."""
+    return DATAGRAM_BYTES_MAX - len(_encoder.encode(said)) - 4  # two array headers
+
+
+def decode_datagram(data: bytes) -> tuple[Said, list[Rumor]]:
+    """What was said, and the rumors beside it; RemoteProtocolError when `data` is no datagram."""
+    try:
+        datagram = _datagrams.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteProtocolError(f"datagram that does not decode: {error}") from None
+    return datagram.said, datagram.rumors

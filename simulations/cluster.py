@@ -109,6 +109,7 @@ class Cluster:
         for node in self.nodes:
             await node.stop()
             node.store.check()
+            node.membership.check()
 
     async def join(
         self,

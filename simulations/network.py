@@ -1,7 +1,8 @@
 """A network in memory: hosts, the links they hang on, and what can happen to them.
 
 Gives a node what TCP gives it: ordered bytes between two protocols, refused and hanging connections, broken ones, and
-a sender that is told to pause. Everything happens by the running loop's clock, so on virtual time it is repeatable.
+a sender that is told to pause; and what UDP gives it (`datagrams.py`). Everything happens by the running loop's clock,
+so on virtual time it is repeatable.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..node.link import Address
+from .datagrams import InMemoryDatagrams
 from .links import LINKS, Access, Channel, Link, Path
 from .transport import InMemoryTransport
 
@@ -27,7 +29,7 @@ class InMemoryNetwork:
         """`link`: what hosts hang on that name no other."""
         self.bytes_sent = 0
         self._link = link
-        self._seed = seed
+        self.seed = seed
         self._hosts: dict[str, Host] = {}
         self._channels: dict[str, Channel] = {}
         self._cut: set[tuple[str, str]] = set()
@@ -43,7 +45,7 @@ class InMemoryNetwork:
 
     def path(self, source: str, target: str, number: int) -> Path:
         """The way from one host to the other, for their connection with that number."""
-        rng = random.Random(f"{self._seed}:{source}>{target}:{number}")
+        rng = random.Random(f"{self.seed}:{source}>{target}:{number}")
         return Path(self.host(source).access, self.host(target).access, rng)
 
     def _access(self, link: Link) -> Access:
@@ -78,6 +80,8 @@ class InMemoryNetwork:
         """SIGCONT."""
         self._frozen.discard(host)
         self._release()
+        for socket in tuple(self.host(host).sockets.values()):
+            socket.read()
 
     def slow_down(self, host: str, extra_delay_s: float) -> None:
         """Everything to and from `host` takes so much longer; 0 for as long as before."""
@@ -103,6 +107,10 @@ class InMemoryNetwork:
             held.append(action)
         else:
             action()
+
+    def is_cut(self, source: str, target: str) -> bool:
+        """Whether nothing passes from one host to the other."""
+        return (source, target) in self._cut
 
     def is_frozen(self, host: str) -> bool:
         """Whether its process is stopped."""
@@ -131,6 +139,8 @@ class Host:
         self.bytes_received = 0
         self.listeners: dict[int, Callable[[], asyncio.BaseProtocol]] = {}
         self.transports: dict[int, InMemoryTransport] = {}
+        self.sockets: dict[int, InMemoryDatagrams] = {}
+        self.datagrams_sent = 0
         self._free_ports = itertools.count(49152)
         self._connections = itertools.count()
 
@@ -171,9 +181,16 @@ class Host:
         self.listeners[port] = protocol_factory
         return Listener(self, port)
 
+    async def datagrams(self, receive: Callable[[bytes, Address], None], address: Address) -> InMemoryDatagrams:
+        """Receive datagrams at `address`, and send from there."""
+        rng = random.Random(f"{self.network.seed}:{self.name}:datagrams")
+        self.sockets[address[1]] = InMemoryDatagrams(self, address[1], receive, rng)
+        return self.sockets[address[1]]
+
     def crash(self) -> None:
         """Break everything at once."""
         self.listeners.clear()
+        self.sockets.clear()
         for transport in tuple(self.transports.values()):
             transport.abort()
 

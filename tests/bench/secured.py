@@ -42,13 +42,14 @@ async def measure(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as running:
         key_file, me = Path(directory) / "key", secrets.token_hex(16)
         new_key(key_file)
+        keys = read_keys(key_file)
         addresses = {
             "plain": running.enter_context(_node(directory, "plain")),
             "key": running.enter_context(_node(directory, "key", "--cluster-key", str(key_file))),
         }
         networks: dict[str, Network] = {
             "plain": TcpNetwork(),
-            "key": TlsNetwork(contexts(read_keys(key_file), me), Stats()),
+            "key": TlsNetwork(contexts(keys, me), [key.datagrams for key in keys], Stats()),
         }
         running.enter_context(on_core(CLIENT_CORE))
         seconds: dict[str, list[float]] = {"plain": [], "key": []}

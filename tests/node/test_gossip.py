@@ -3,47 +3,108 @@
 from __future__ import annotations
 
 import pytest
-from edgecache.node.gossip import Gossip
-from edgecache.node.membership import Membership
+from edgecache.node.gossip import SETTLED_S, Gossip
+from edgecache.node.membership import Membership, State
+from edgecache.node.rumors import Rumors
+from edgecache.node.sightings import Sighting
 from edgecache.node.versions import Versions
 from edgecache.protocol import messages
 from edgecache.protocol.errors import RemoteProtocolError
 from edgecache.protocol.keys import EncoderIdentity
+from edgecache.protocol.messages import Alive, News, NowCurrent, Suspected
 
 MINE = EncoderIdentity.declared("mine", "1")
 
 
-def knowing(node: str, *met: str, host: str = "10.0.0.9", tells_loopback: bool = False) -> tuple[Gossip, Versions]:
-    membership, versions = Membership(node, 0.0), Versions()
-    for other in met:
-        hello = messages.Hello(1, "default", other, "1", other.upper(), "", 7441, "", 7440, 1024)
-        membership.met(0.0, hello, (host, 7441), (host, 7440))
-    return Gossip(membership, versions, tells_loopback=tells_loopback), versions
+class Room:
+    """One node's gossip."""
+
+    def __init__(self, node: str, *met: str) -> None:
+        self.rumors = Rumors()
+        self.membership, self.versions = Membership(node, f"boot-of-{node}", self.rumors), Versions()
+        self.membership.introduce(hello(node))
+        for other in met:
+            self.membership.met(0.0, hello(other), (f"at-{other}", 7441), (f"at-{other}", 7440))
+        self.gossip = Gossip(self.membership, self.versions, self.rumors)
+
+    def says(self, to: str | None = None) -> list[messages.Rumor]:
+        return messages.decode_datagram(messages.encode_datagram(News(), self.gossip.beside(News(), to)))[1]
 
 
-def test_what_one_knows_the_other_knows_after_a_merge() -> None:
-    (one, told), (other, heard) = knowing("a", "b", "c"), knowing("b", "a", "c")
-    told.learn(MINE)
-    told.make_current("mine", "2")
-    assert one.digest() != other.digest()
-    to_call, outdated = other.merge(one.state())
-    assert outdated == ["mine"]
-    assert heard.known() == [MINE]
-    assert not heard.is_current(MINE)
-    assert one.digest() == other.digest()
-    assert [(sighting.id, sighting.address) for sighting in to_call] == [("c", ("10.0.0.9", 7441))]
+def hello(node: str) -> messages.Hello:
+    return messages.Hello(
+        1, "default", node, f"boot-of-{node}", node.upper(), f"at-{node}", 7441, f"at-{node}", 7440, 1024
+    )
+
+
+def test_what_one_knows_the_other_knows_after_an_exchange() -> None:
+    one, other = Room("a", "b", "c"), Room("b")
+    one.versions.learn(MINE)
+    one.versions.make_current("mine", "2")
+    assert one.gossip.digest() != other.gossip.digest()
+    heard = other.gossip.merge(1.0, one.gossip.state())
+    assert [member.id for member in heard.changed] == ["a", "c"]
+    assert heard.outdated == ["mine"]
+    assert other.versions.known() == [MINE]
+    assert not other.versions.is_current(MINE)
+    assert one.gossip.digest() == other.gossip.digest()
+
+
+def test_what_one_knows_the_other_knows_after_its_rumors() -> None:
+    one, other = Room("a", "c"), Room("b", "a")
+    one.versions.learn(MINE)
+    one.versions.make_current("mine", "2")
+    one.gossip.tell_current("mine")
+    one.gossip.digest()
+    heard = other.gossip.hear(1.0, one.says())
+    assert [member.id for member in heard.changed] == ["c"]
+    assert heard.outdated == ["mine"]
+    assert other.versions.known() == [MINE]
+    assert NowCurrent("mine", "2", 1) in other.says()  # and tells it on
 
 
 def test_what_is_known_already_is_no_news() -> None:
-    (one, told), (other, _) = knowing("a"), knowing("b")
-    told.make_current("mine", "2")
-    assert other.merge(one.state())[1] == ["mine"]
-    assert other.merge(one.state())[1] == []
+    one, other = Room("a"), Room("b")
+    one.versions.make_current("mine", "2")
+    assert other.gossip.merge(0.0, one.gossip.state()).outdated == ["mine"]
+    assert other.gossip.merge(0.0, one.gossip.state()).outdated == []
+    assert other.gossip.hear(0.0, [NowCurrent("mine", "1", 1)]).outdated == []
 
 
-def test_who_was_met_on_loopback_is_told_of_on_loopback_only() -> None:
-    assert knowing("a", "b", host="127.0.0.1")[0].state().members == []
-    assert len(knowing("a", "b", host="127.0.0.1", tells_loopback=True)[0].state().members) == 1
+def test_whoever_is_suspected_hears_it_first_of_all() -> None:
+    room = Room("a", *(f"n{number}" for number in range(100)))
+    room.membership.heard_suspected(0.0, Suspected("n7", 0, "a"))
+    for _ in range(100):
+        room.says()
+    assert room.says("n7") == [Suspected("n7", 0, "a")]
+    assert room.says("n8") == []
+
+
+def test_a_datagram_with_its_rumors_is_no_longer_than_one_may_be() -> None:
+    room = Room("a", *(f"{number:064}" for number in range(100)))
+    room.membership.heard_suspected(0.0, Suspected(f"{7:064}", 0, "a"))
+    for said in (News(), messages.Probe(2**32 - 1, "x" * 64, "y" * 64, bytes(64))):
+        rumors = room.gossip.beside(said, f"{7:064}")
+        assert len(rumors) > 3
+        assert len(messages.encode_datagram(said, rumors)) <= messages.DATAGRAM_BYTES_MAX
+
+
+def test_somebody_with_this_nodes_id_is_called() -> None:
+    heard = Room("a").gossip.hear(0.0, [Alive("a", 3, "another", "twin", "10.0.0.9", 7441, "", 0, 1)])
+    assert heard.to_call == [Sighting("a", "another", "twin", ("10.0.0.9", 7441))]
+
+
+def test_everything_is_exchanged_only_where_rumors_have_not_settled_it_and_once() -> None:
+    room = Room("a", "b")
+    assert not room.gossip.is_worth_an_exchange(10.0, "b", b"else")
+    assert not room.gossip.is_worth_an_exchange(10.0 + SETTLED_S / 2, "b", b"else")
+    assert room.gossip.is_worth_an_exchange(10.0 + SETTLED_S, "b", b"else")
+    room.gossip.exchanged("b", b"else")
+    assert not room.gossip.is_worth_an_exchange(20.0, "b", b"else")
+    assert room.gossip.is_worth_an_exchange(20.0, "b", b"and now else")
+    room.membership.heard_gone(20.0, messages.Gone("b", 0, False))
+    assert not room.gossip.is_worth_an_exchange(20.0, "b", b"else")
+    assert room.gossip.is_worth_an_exchange(20.0 + SETTLED_S, "b", b"else")
 
 
 @pytest.mark.parametrize(
@@ -59,9 +120,19 @@ def test_who_was_met_on_loopback_is_told_of_on_loopback_only() -> None:
 )
 def test_what_no_correct_peer_says_is_refused(state: messages.State) -> None:
     with pytest.raises(RemoteProtocolError):
-        knowing("a")[0].merge(state)
+        Room("a").gossip.merge(0.0, state)
 
 
-def test_a_member_at_an_impossible_port_is_not_called() -> None:
+def test_a_member_at_an_impossible_port_is_not_made_one() -> None:
     state = messages.State([messages.Member("x", "1", "x", "10.0.0.1", 0)], [], [])
-    assert knowing("a")[0].merge(state) == ([], [])
+    assert Room("a").gossip.merge(0.0, state).changed == []
+
+
+def test_the_dead_of_the_other_side_of_a_split_live_on() -> None:
+    ours, theirs = Room("a", "b"), Room("c", "a", "b")
+    for node in ("a", "b"):
+        theirs.membership.heard_gone(1.0, messages.Gone(node, 0, False))
+    ours.gossip.merge(2.0, theirs.gossip.state())
+    assert {member.id: member.state for member in ours.membership.all()} == {"b": State.SUSPECT, "c": State.ALIVE}
+    theirs.gossip.merge(3.0, ours.gossip.state())
+    assert theirs.membership.is_alive("a")  # which has denied it meanwhile

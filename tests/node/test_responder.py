@@ -8,6 +8,7 @@ from edgecache.node import responder as limits
 from edgecache.node.gossip import Gossip
 from edgecache.node.membership import Membership, State
 from edgecache.node.responder import Answer, Responder
+from edgecache.node.rumors import Rumors
 from edgecache.protocol import messages, payload
 from edgecache.protocol.errors import CorruptPayload, RemoteProtocolError
 from edgecache.protocol.frames import HEAD_BYTES_MAX
@@ -27,8 +28,9 @@ class Room:
         self.disk = FakeTier()
         self.node = FakeNode(disk=self.disk)
         self.store, self.stats, self.versions = self.node.store, self.node.stats, self.node.versions
-        self.membership = Membership(self.node.id, 0.0)
-        self.gossip = Gossip(self.membership, self.versions, tells_loopback=False)
+        rumors = Rumors()
+        self.membership = Membership(self.node.id, "boot", rumors)
+        self.gossip = Gossip(self.membership, self.versions, rumors)
         self.heard: list[messages.State] = []
         self.responder = Responder(
             store=self.store,

@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 
+import numpy as np
 import pytest
 from cryptography import x509
 from edgecache.node import peer_protocol, tls
@@ -21,7 +22,10 @@ from edgecache.node.service import Node, Settings
 from edgecache.node.stats import Stats
 from edgecache.node.tcp import TcpNetwork
 from edgecache.node.tls import TlsNetwork
-from edgecache.protocol.messages import Get, Put
+from edgecache.protocol import payload as payloads
+from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
+from edgecache.protocol.messages import Alive, Get, News, Put, encode, encode_datagram
+from edgecache.protocol.payload import Payload
 
 from tests.node.test_peer_protocol import LOOPS, MB, Answering, NewLoop, _dial
 
@@ -33,7 +37,8 @@ Story = Callable[[Node], Awaitable[None]]
 
 
 def _tls(node: str, *keys: ClusterKey, stats: Stats | None = None) -> TlsNetwork:
-    return TlsNetwork(contexts(keys or [KEY], node), stats or Stats())
+    keys = keys or (KEY,)
+    return TlsNetwork(contexts(keys, node), [key.datagrams for key in keys], stats or Stats())
 
 
 async def _started(name: str, network: Network, stats: Stats, *seeds: Address) -> Node:
@@ -262,7 +267,7 @@ def test_a_certificate_says_which_node_its_owner_is(new_loop: NewLoop, caplog: p
     async def story(node: Node) -> None:
         liar = await _with_key("victim", node.peer_address, certified="liar")
         await _until(lambda: node.stats.refused_handshakes > 0)
-        assert (node._links.nodes(), node.stats.protocol_errors) == ([], 0)
+        assert (node._links.open, node.stats.protocol_errors) == (0, 0)
         await liar.stop()
         with pytest.raises(ConnectionError, match="node 'b': its certificate is another node's"):
             await _dial(_tls("a"), await Answering().start(_tls("liar"), ("127.0.0.1", 0)))
@@ -309,3 +314,47 @@ def test_a_members_certificate_cannot_make_others(new_loop: NewLoop) -> None:
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(story())
+
+
+# -- datagrams ------------------------------------------------------------------------------------------------------
+
+
+@LOOPS
+def test_datagrams_of_another_key_and_of_none_are_counted_and_not_read(
+    new_loop: NewLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(node: Node) -> None:
+        rumor = encode(Alive("ghost", 0, "1", "ghost", "127.0.0.1", 1, "", 0, 1))
+        for network in (TcpNetwork(), _tls("other", OTHER_KEY)):
+            before = node.stats.refused_datagrams
+            datagrams = await network.datagrams(lambda data, address: None, ("127.0.0.1", 0))
+            for said in (b"x", encode_datagram(News(), [rumor]), bytes(1400)):
+                datagrams.send(said, node.peer_address)
+            await _until(lambda: node.stats.refused_datagrams == before + 3)  # noqa: B023
+            datagrams.close()
+        assert node.membership.all() == []
+
+    with caplog.at_level(logging.WARNING):
+        _run(new_loop, story)
+    assert "it sends datagrams that were not sealed with this cluster key" in caplog.text
+
+
+@LOOPS
+def test_members_with_one_key_probe_each_other_by_datagrams(new_loop: NewLoop) -> None:
+    async def whole() -> None:
+        node = await _with_key("node")
+        other = await _with_key("other", node.peer_address)
+        await _until(lambda: node.membership.is_alive("other") and other.membership.is_alive("node"))
+        other.store.put(made(b"something"))
+        await _until(lambda: node.membership.in_ring()[0].used_bytes == other.store.used_bytes)
+        assert node.stats.refused_datagrams == other.stats.refused_datagrams == 0
+        await other.stop()
+        await node.stop()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(whole())
+
+
+def made(image: bytes) -> Payload:
+    key = FeatureKey(digest_of(image), EncoderIdentity.declared("mine", "1"))
+    return payloads.encode(np.ones((4, 8), np.float32), key)

@@ -1,0 +1,230 @@
+"""The shell around probing and gossip: one socket for datagrams, one timer; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ..protocol import messages
+from ..protocol.errors import RemoteProtocolError
+from .probing import PERIOD_S, Action, Call, Compare, Prober, Send
+
+if TYPE_CHECKING:
+    from .gossip import Gossip, Heard
+    from .link import Address, Datagrams, Link, Network
+    from .links import Links
+    from .membership import Member, Membership
+    from .ring import NodeId
+    from .rumors import Rumors
+    from .stats import Stats
+
+# Rumors do not wait for a probe: while there are any, they go to some members drawn at random (memberlist's numbers).
+NEWS_S = 0.2
+NEWS_TO = 3
+CALLS_MAX = 16
+EXCHANGES_MAX = 4
+EXCHANGE_TIMEOUT_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Sends and receives datagrams for one node's membership."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        gossip: Gossip,
+        rumors: Rumors,
+        links: Links,
+        stats: Stats,
+        rng: random.Random,
+        used_bytes: Callable[[], int],
+        on_heard: Callable[[Heard], None],
+        on_change: Callable[[list[Member]], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._membership = membership
+        self._gossip = gossip
+        self._rumors = rumors
+        self._links = links
+        self._stats = stats
+        self._rng = rng
+        self._used_bytes = used_bytes
+        self._on_heard = on_heard
+        self._on_change = on_change
+        self._prober = Prober(membership, self._loop.time(), rng)
+        self._datagrams: Datagrams | None = None
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._timer_at = math.inf
+        self._news_at = math.inf
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: set[NodeId] = set()
+        self._exchanges: set[NodeId] = set()
+
+    @property
+    def health(self) -> int:
+        """Lifeguard's local health: 0 is well."""
+        return self._prober.health
+
+    async def start(self, network: Network, address: Address) -> None:
+        """Begin; OSError when the port is taken."""
+        assert self._datagrams is None
+        self._datagrams = await network.datagrams(self._receive, address)
+        self._schedule()
+
+    def close(self) -> None:
+        """No more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = -math.inf  # nothing is scheduled any more
+        if self._datagrams is not None:
+            self._datagrams.close()
+            self._datagrams = None
+        for task in self._tasks:
+            task.cancel()
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def spread(self) -> None:
+        """There is a rumor: do not wait for the next probe."""
+        if self._news_at == math.inf:
+            self._news_at = self._loop.time()
+            self._schedule()
+
+    def _schedule(self) -> None:
+        deadline = min(self._prober.deadline(), self._news_at)
+        if deadline >= self._timer_at or self._datagrams is None:
+            return  # a timer that is early only asks again
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = self._loop.call_at(deadline, self._tick), deadline
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self._timer, self._timer_at = None, math.inf
+        if now >= self._prober.deadline():
+            actions, changed = self._prober.tick(now, self._gossip.digest())
+            self._do(actions)
+            self._changed(changed)
+        if now >= self._news_at:
+            self._news_at = now + NEWS_S
+            self._tell_news()
+        if not len(self._rumors):
+            self._news_at = math.inf
+        elif self._news_at == math.inf:
+            self._news_at = now + NEWS_S
+        self._schedule()
+
+    def _tell_news(self) -> None:
+        ids = self._membership.in_ring_ids
+        for node in self._rng.sample(ids, min(NEWS_TO, len(ids))):
+            member = self._membership.get(node)
+            if member is not None and len(self._rumors):
+                self._send(Send(member.peer, messages.News(), node))
+
+    def goodbye(self) -> None:
+        """Tell everybody that this node leaves: the only message that goes to all at once."""
+        rumor = self._membership.leave()
+        for node in self._membership.in_ring_ids:
+            member = self._membership.get(node)
+            if member is not None and self._datagrams is not None:
+                self._datagrams.send(messages.encode_datagram(messages.News(), [rumor]), member.peer)
+
+    # -- in and out ---------------------------------------------------------------------------------------------
+
+    def _receive(self, data: bytes, address: Address) -> None:
+        now = self._loop.time()
+        try:
+            said, rumors = messages.decode_datagram(data)
+            if rumors:
+                self._on_heard(self._gossip.hear(now, rumors))
+        except RemoteProtocolError as error:
+            self._stats.protocol_errors += 1
+            _log.debug("a datagram from %s:%d: %s", *address, error)
+            return
+        self._do(self._prober.received(now, address, said, self._gossip.digest(), self._used_bytes()))
+        if len(self._rumors):
+            self.spread()
+        self._schedule()
+
+    def _send(self, send: Send) -> None:
+        if self._datagrams is not None:
+            rumors = self._gossip.beside(send.said, send.to)
+            self._datagrams.send(messages.encode_datagram(send.said, rumors), send.address)
+
+    def _do(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send():
+                    self._send(action)
+                case Call() if action.node not in self._calls and len(self._calls) < CALLS_MAX:
+                    self._calls.add(action.node)
+                    self._start(self._call(action))
+                case Compare():
+                    self._compare(action)
+
+    def _changed(self, changed: list[Member]) -> None:
+        if changed:
+            self._on_change(changed)
+
+    # -- over TCP -----------------------------------------------------------------------------------------------
+
+    def lost(self, node: NodeId) -> None:
+        """The connection to a member broke: it may be dead."""
+        self._do(self._prober.hurry(self._loop.time(), node, self._gossip.digest()))
+        self._schedule()
+
+    async def _call(self, call: Call) -> None:
+        try:
+            is_there = await self._links.call(call.node, PERIOD_S)
+        finally:
+            self._calls.discard(call.node)
+        now = self._loop.time()
+        if is_there:
+            self._do(self._prober.answered(now, call.number, self._gossip.digest()))
+        elif is_there is False:
+            self._changed(self._prober.refused(now, call.number))
+        if len(self._rumors):
+            self.spread()
+        self._schedule()
+
+    def _compare(self, compare: Compare) -> None:
+        is_differing = compare.their_digest != b""
+        now = self._loop.time()
+        if is_differing and not self._gossip.is_worth_an_exchange(now, compare.node, compare.their_digest):
+            return
+        if compare.node in self._exchanges or len(self._exchanges) >= EXCHANGES_MAX:
+            return
+        self._exchanges.add(compare.node)
+        self._start(self._exchange_with(compare))
+
+    async def _exchange_with(self, compare: Compare) -> None:
+        try:
+            link = await self._links.at(compare.node, compare.address, EXCHANGE_TIMEOUT_S)
+            if link is not None and await self.exchange(link):
+                self._gossip.exchanged(compare.node, compare.their_digest)
+        finally:
+            self._exchanges.discard(compare.node)
+
+    async def exchange(self, link: Link) -> bool:
+        """Learn all that the other side knows, and tell it all that this node does; whether that was done."""
+        state = await link.ask(messages.GetState(), EXCHANGE_TIMEOUT_S)
+        if state is None or not isinstance(state.answer, messages.State):
+            return False
+        try:
+            self._on_heard(self._gossip.merge(self._loop.time(), state.answer))
+        except RemoteProtocolError as error:
+            self._links.offended(link, error)
+            return False
+        return await link.ask(self._gossip.state(), EXCHANGE_TIMEOUT_S) is not None
+
+    def _start(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
