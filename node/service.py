@@ -456,6 +456,7 @@ class Node:
         gone = self._drop_outdated([name])
         older = [known for known in self.versions.known() if known.name == name and not self.versions.is_current(known)]
         self.store.remove_encoders_from_cloud(older)
+        await self._remembered.save(self.versions)
         self._gossip.tell_current(name)
         self._heartbeat.spread()
         await self._links.tell(messages.State([], [], self._gossip.current()), TELL_TIMEOUT_S)
