@@ -46,7 +46,7 @@ def summary(record: Record) -> dict[str, Any]:
         },
         "without_cache": {
             "always_encode": {"latency_ms": _latencies(encoding[asked]), **_encoding_costs(scenario, len(answers))},
-            "cloud_only": {"latency_ms": _latencies(in_cloud[asked]), **_cloud_costs(scenario, len(answers))},
+            "cloud_only": {"latency_ms": _latencies(in_cloud[asked]), **_cloud_costs(record, asked)},
         },
         "encodes": int(record.encodes.sum()),
         "encodes_saved": len(answers) - int((answers == Answer.FAILED).sum()) - int(record.encodes.sum()),
@@ -106,19 +106,31 @@ def always_encode(record: Record) -> NDArray[np.float64]:
 def always_cloud(record: Record) -> NDArray[np.float64]:
     """The latency of each request if each image went up the site's link and its features came down again."""
     scenario, uplink = record.scenario, LINKS[record.scenario.uplink]
-    up_s = scenario.image_bytes / uplink.up_bytes_per_s
+    images = image_bytes(record)
     size = entry_bytes(scenario.model)
-    fixed_s = uplink.round_trip_s + _CLOUD.encode_s + size / uplink.down_bytes_per_s
-    fixed_s += slow_start_s(scenario.image_bytes, uplink) + slow_start_s(size, uplink)
-    return _in_a_queue(record.requests.times, up_s) + fixed_s
+    fixed_s = uplink.round_trip_s + _CLOUD.encode_s + size / uplink.down_bytes_per_s + slow_start_s(size, uplink)
+    slow_start = {image: slow_start_s(image, uplink) for image in np.unique(images).tolist()}
+    starting_s = np.array([slow_start[image] for image in images.tolist()])
+    waits: NDArray[np.float64] = _in_a_queue(record.requests.times, images / uplink.up_bytes_per_s) + starting_s
+    return waits + fixed_s
 
 
-def _in_a_queue(times: NDArray[np.float64], each_s: float) -> NDArray[np.float64]:
+def image_bytes(record: Record) -> NDArray[np.int64]:
+    """Bytes of the image that each request is about: the log's, or the scenario's where it does not say."""
+    requests, usual = record.requests, record.scenario.image_bytes
+    if requests.sizes is None:
+        return np.full(len(requests), usual, np.int64)
+    sizes = requests.sizes[requests.images]
+    return np.where(sizes > 0, sizes, usual)
+
+
+def _in_a_queue(times: NDArray[np.float64], each_s: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """From arrival to end where one is served after the other: end i is `each_s` after arrival i or end i - 1."""
     if not len(times):
         return times
-    places = np.arange(len(times)) * each_s
-    ends = places + each_s + np.maximum.accumulate(times - places)
+    ends = np.cumsum(np.broadcast_to(each_s, times.shape))
+    places = ends - each_s
+    ends = ends + np.maximum.accumulate(times - places)
     waits: NDArray[np.float64] = ends - times
     return waits
 
@@ -127,15 +139,16 @@ def _encoding_costs(scenario: Scenario, requests: int) -> dict[str, Any]:
     return {"joules": _rounded(requests * DEVICES[scenario.device].joules_per_encode(scenario.model)), "price_usd": 0.0}
 
 
-def _cloud_costs(scenario: Scenario, requests: int) -> dict[str, Any]:
+def _cloud_costs(record: Record, asked: NDArray[np.bool_]) -> dict[str, Any]:
+    scenario, requests = record.scenario, int(asked.sum())
     link, uplink = LINKS[scenario.link], LINKS[scenario.uplink]
-    up, down = scenario.image_bytes, entry_bytes(scenario.model)
+    up, down = int(image_bytes(record)[asked].sum()), requests * entry_bytes(scenario.model)
     joules = up * _sent(link, uplink) + down * _received(link, uplink)
-    price = _CLOUD.price_per_encode + down * _CLOUD.price_per_byte_out + (up + down) * uplink.price_per_byte
+    price = requests * _CLOUD.price_per_encode + down * _CLOUD.price_per_byte_out + (up + down) * uplink.price_per_byte
     return {
-        "joules": _rounded(requests * joules),
-        "price_usd": _rounded(requests * price),
-        "bytes": {"uplink_up": requests * up, "uplink_down": requests * down},
+        "joules": _rounded(joules),
+        "price_usd": _rounded(price),
+        "bytes": {"uplink_up": up, "uplink_down": down},
     }
 
 

@@ -18,6 +18,7 @@ from .devices import device_named, model_named
 from .faults import FAULTS
 from .links import link_named
 from .workloads.catalogue import WORKLOADS, workload
+from .workloads.log import IMAGE_BYTES_MAX
 
 HEADER_BYTES = 192  # of a payload whose encoder has a name as short as a modelled one's
 DEVICES_MAX = 2000
@@ -55,7 +56,7 @@ class Scenario:
     policy: str = POLICY_USUAL
     replicas: int = 2
     image_bytes: int = 120_000
-    """Of an image that is sent to the cloud: a JPEG of 640 × 480."""
+    """Of an image that is sent to the cloud, unless a log says what each has: a JPEG of 640 × 480."""
     faults: tuple[str, ...] = ()
 
     def checked(self) -> Scenario:
@@ -76,6 +77,7 @@ class Scenario:
             workload(self.workload, self.parameters)
         _between("devices", self.devices, 1, DEVICES_MAX)
         _between("replicas", self.replicas, 1, REPLICAS_MAX)
+        _between("image_bytes", self.image_bytes, 1, IMAGE_BYTES_MAX)
         if not 0 < self.hours <= HOURS_MAX:
             raise InvalidValue(f"hours = {self.hours:g}: expected more than 0 and at most {HOURS_MAX:g}")
         smallest = entry_bytes(self.model)

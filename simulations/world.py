@@ -6,7 +6,7 @@ import asyncio
 import ctypes
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def requests_of(scenario: Scenario) -> Requests:
     is_within = recorded.times < scenario.hours * HOUR_S
     # A log of more devices than there are to be: several of its devices ask on one of ours.
     of = recorded.devices[is_within] % scenario.devices
-    return Requests(recorded.times[is_within], of, recorded.images[is_within], recorded.digests)
+    return replace(recorded, times=recorded.times[is_within], devices=of, images=recorded.images[is_within])
 
 
 class World:

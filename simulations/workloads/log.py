@@ -16,12 +16,14 @@ from ...protocol.errors import InvalidValue
 from .requests import Requests
 
 COLUMNS = ("time", "device", "digest")
+IMAGE_BYTES_MAX = 10**10 - 1  # 10 GB: what is longer is no image, and sums of 10^8 of them still fit 64 bits
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})", re.ASCII)
 
 
 def read_log(path: Path) -> Requests:
     """The requests of a `.csv` or `.parquet` file with the columns time (seconds), device, digest and perhaps bytes.
 
+    `bytes` is the size of the image's file, of which the first that is given for a digest counts.
     Devices are numbered by first use, and time begins with the first request. InvalidValue names the line that is
     wrong, among others one whose time is before that of the line above.
     """
@@ -40,22 +42,35 @@ def _requests(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Requests:
     times: list[float] = []
     devices: dict[str, int] = {}
     images: dict[bytes, int] = {}
+    sizes: list[int] = []
     of, what = [], []
     for line, row in rows:
         try:
-            time, device, digest = _parsed(row)
+            time, device, digest, size = _parsed(row)
             if times and time < times[-1]:
                 raise ValueError(f"time {time:g} is before {times[-1]:g} in the line above")
         except ValueError as error:
             raise InvalidValue(f"{path}, line {line}: {error}") from None
         times.append(time)
         of.append(devices.setdefault(device, len(devices)))
-        what.append(images.setdefault(digest, len(images)))
+        image = images.setdefault(digest, len(images))
+        what.append(image)
+        if image == len(sizes):
+            sizes.append(size)
+        elif not sizes[image]:
+            sizes[image] = size
     at = np.array(times, np.float64)
-    return Requests(at - at[0] if len(at) else at, np.array(of, np.int64), np.array(what, np.int64), list(images))
+    return Requests(
+        at - at[0] if len(at) else at,
+        np.array(of, np.int64),
+        np.array(what, np.int64),
+        list(images),
+        np.array(sizes, np.int64) if any(sizes) else None,
+    )
 
 
-def _parsed(row: list[str]) -> tuple[float, str, bytes]:
+def _parsed(row: list[str]) -> tuple[float, str, bytes, int]:
+    """Time, device, digest, and the image's bytes, 0 where they are not given; ValueError."""
     if len(row) not in (3, 4):
         raise ValueError(f"{','.join(row)[:80]!r} is not time,device,digest[,bytes]")
     try:
@@ -69,9 +84,15 @@ def _parsed(row: list[str]) -> tuple[float, str, bytes]:
     digest = _DIGEST.fullmatch(row[2].strip())
     if digest is None:
         raise ValueError(f"digest {row[2][:80]!r} is not 64 hexadecimal digits")
-    if len(row) == 4 and not (row[3].strip().isascii() and row[3].strip().isdigit() and int(row[3]) > 0):
-        raise ValueError(f"bytes {row[3][:80]!r} is not a whole number above 0")
-    return time, row[1].strip(), bytes.fromhex(digest[1])
+    return time, row[1].strip(), bytes.fromhex(digest[1]), _size(row[3].strip()) if len(row) == 4 else 0
+
+
+def _size(text: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(IMAGE_BYTES_MAX)) and int(text) > 0):
+        raise ValueError(f"bytes {text[:80]!r} is not a whole number from 1 to {IMAGE_BYTES_MAX}")
+    return int(text)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -22,6 +22,8 @@ class Requests:
     images: NDArray[np.int64]
     digests: Sequence[bytes] | None = field(default=None)
     """Of each image, where they are known; else they are made up."""
+    sizes: NDArray[np.int64] | None = field(default=None)
+    """Bytes of each image's file, 0 where that is not known; None where none is."""
 
     def __len__(self) -> int:
         return len(self.times)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from edgecache.node.lookup import Lookup
 from edgecache.simulations import measure, world
+from edgecache.simulations.links import LINKS
 from edgecache.simulations.scenario import SCENARIOS, Scenario, changed, scenario_named
 from edgecache.simulations.world import Answer, InvariantBroken, Record, simulate
 
@@ -51,6 +53,21 @@ def test_without_a_cache_each_request_takes_an_encode_or_a_way_to_the_cloud(kios
     finished = kiosks.requests.times[mine] + encoding[mine] - 0.0006
     assert (np.diff(finished) >= encode_s - 1e-9).all()  # never two at once
     assert measure.always_cloud(kiosks).min() > 120_000 / (38e6 / 8)
+
+
+def test_images_go_to_the_cloud_with_the_bytes_that_a_log_gives_them(tmp_path: Path) -> None:
+    digests = [f"{number:064x}" for number in range(3)]
+    log = tmp_path / "log.csv"
+    log.write_text(f"0,cam,{digests[0]},1000000\n10,cam,{digests[1]},\n20,cam,{digests[0]},\n3600,cam,{digests[2]},5\n")
+    scenario = changed(Scenario(), {"workload": str(log), "devices": 1, "hours": 1.0, "image_bytes": 2000})
+    requests = world.requests_of(scenario)
+    none = np.zeros(1, np.int64)
+    record = Record(scenario, requests, np.zeros(3, np.int8), np.zeros(3), none, none, none, [0], [(0, 0)])
+    assert measure.image_bytes(record).tolist() == [1_000_000, 2000, 1_000_000]  # the last is asked for after the hour
+    assert measure.summary(record)["without_cache"]["cloud_only"]["bytes"]["uplink_up"] == 2_002_000
+    first, second, third = measure.always_cloud(record)
+    assert first == pytest.approx(third)
+    assert first > 1_000_000 / LINKS[scenario.uplink].up_bytes_per_s > second
 
 
 def test_the_seed_decides() -> None:

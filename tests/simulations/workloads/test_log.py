@@ -28,6 +28,14 @@ def test_a_log_is_read_with_or_without_heading_and_sizes(tmp_path: Path) -> None
         assert [requests.digest(image) for image in requests.images] == [bytes.fromhex(d) for d in (A, B, A)]
 
 
+def test_an_image_has_the_first_size_that_is_given_for_it(tmp_path: Path) -> None:
+    text = f"1,cam,{A},\n2,cam,{B},7\n3,cam,{A},512\n4,cam,{A},600\n"
+    sizes = read_log(written(tmp_path, text)).sizes
+    assert sizes is not None
+    assert sizes.tolist() == [512, 7]
+    assert read_log(written(tmp_path, f"1,cam,{A}\n")).sizes is None
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -37,7 +45,9 @@ def test_a_log_is_read_with_or_without_heading_and_sizes(tmp_path: Path) -> None
         (f"time,device,digest\n2,cam,{A}\n1.5,cam,{A}\n", "line 3: time 1.5 is before 2 in the line above"),
         (f"1,,{A}\n", "line 1: there is no device"),
         ("1,cam,cafe\n", "line 1: digest 'cafe' is not 64 hexadecimal digits"),
-        (f"1,cam,{A},-3\n", "line 1: bytes '-3' is not a whole number above 0"),
+        (f"1,cam,{A},-3\n", "line 1: bytes '-3' is not a whole number from 1 to 9999999999"),
+        (f"1,cam,{A},0\n", "line 1: bytes '0' is not a whole number from 1 to 9999999999"),
+        (f"1,cam,{A},{10**10}\n", "line 1: bytes '10000000000' is not a whole number from 1 to 9999999999"),
         ("", "there is no request in it"),
         ("time,device,digest\n", "there is no request in it"),
     ],
