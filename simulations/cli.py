@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..protocol.errors import InvalidValue
-from . import measure, plan, plots, policies, policies_report, report, soak, sweep, traces
+from . import measure, plan, plots, policies, policies_report, report, soak, sweep, sweep_plots, traces
 from .progress import Progress
 from .scenario import SCENARIOS, Scenario, changed, scenario_named
 from .world import InvariantBroken, simulate
@@ -100,7 +100,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
             rows[number] = row
             progress.show(len(rows) / len(scenarios), f"{len(rows)} of {len(scenarios)} runs")
     if arguments.plot is not None:
-        plots.plot_sweep(list(rows.values()), arguments.plot)
+        sweep_plots.plot_sweep(list(rows.values()), arguments.plot)
     print(report.sweep_table([row for _, row in sorted(rows.items())]))
     return DONE
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from .measure import TIERS, always_cloud, always_encode
 from .policies_report import require_matplotlib
-from .sweep import Row, pareto
 from .workloads.requests import HOUR_S
 from .world import Answer, Record
 
@@ -118,41 +116,3 @@ def _over_the_links(axis: Any, result: dict[str, Any]) -> None:
     axis.set(xlim=(0, len(rows)), xlabel="hours", ylabel="MB per hour", title="Over the links")
     axis.grid(alpha=0.25)
     axis.legend(fontsize=9, framealpha=0.9)
-
-
-def plot_sweep(rows: Sequence[Row], path: Path) -> None:
-    """Hit rate over memory and over bytes on the uplink, each run a point; the best ones joined. InvalidValue."""
-    require_matplotlib()
-    pyplot = importlib.import_module("matplotlib.pyplot")
-    groups = list(dict.fromkeys(_group(row) for row in rows))
-    front = pareto(rows)
-    with pyplot.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        ways: list[tuple[str, Callable[[Row], float]]] = [
-            ("memory of all devices, MiB", lambda row: row["memory_bytes"] * row["devices"] / 2**20)
-        ]
-        if any(row["uplink_bytes"] for row in rows):
-            ways.append(("on the uplink, MB", lambda row: row["uplink_bytes"] / 1e6))
-        figure, axes = pyplot.subplots(
-            1, len(ways), figsize=(6.5 * len(ways), 5.4), squeeze=False, layout="constrained"
-        )
-        for axis, (label, across) in zip(axes[0], ways, strict=True):
-            best = sorted((across(row), row["hit_rate_warm"] * 100) for row in front)
-            axis.plot(*zip(*best, strict=True), color=_GREY, linewidth=1, zorder=1, alpha=0.5,
-                      marker="o", markersize=11, markerfacecolor="none", label="not beaten by another")  # fmt: skip
-            for number, group in enumerate(groups):
-                points = [(across(row), row["hit_rate_warm"] * 100) for row in rows if _group(row) == group]
-                axis.scatter(*zip(*points, strict=True), s=34, marker="osD^vPX"[number % 7], color=f"C{number % 10}",
-                             label=group, zorder=2, linewidth=0)  # fmt: skip
-            values = [across(row) for row in rows]
-            if min(values) > 0:
-                axis.set_xscale("log")
-            axis.set(xlabel=label, ylabel="hit rate once warm, %")
-            axis.grid(alpha=0.25, which="both")
-        axes[0][0].legend(fontsize=9, framealpha=0.9)
-        figure.suptitle(f"{rows[0]['name']}: what memory and uplink buy", fontsize=13, fontweight="bold")
-        figure.savefig(path, dpi=150)
-        pyplot.close(figure)
-
-
-def _group(row: Row) -> str:
-    return f"{row['policy']}, {row['replicas']} copies, {row['devices']} devices" + (", cloud" if row["cloud"] else "")

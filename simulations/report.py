@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .measure import TIERS
-from .sweep import pareto
+from .sweep import means, pareto, uplink_bytes_per_request
 
 
 def table(result: dict[str, Any]) -> str:
@@ -61,14 +61,14 @@ def table(result: dict[str, Any]) -> str:
 
 
 def sweep_table(rows: Sequence[dict[str, Any]], most: int = 20) -> str:
-    """The runs that no other beats in hit rate, memory and bytes on the uplink."""
-    front = pareto(rows)
-    shown = [["MiB each", "devices", "policy", "copies", "cloud", "hit rate", "p95 ms", "uplink", "seed"]]
+    """What no other beats in hit rate, memory and bytes on the uplink a request; means over the seeds."""
+    front = pareto(means(rows))
+    shown = [["MiB each", "devices", "policy", "copies", "cloud", "hit rate", "p95 ms", "uplink/request", "runs"]]
     for row in front[:most]:
         shown.append(
             [f"{row['memory_bytes'] / 2**20:g}", str(row["devices"]), row["policy"], str(row["replicas"]),
-             "yes" if row["cloud"] else "no", _percent(row["hit_rate_warm"]), f"{row['p95_warm_ms']:,.1f}",
-             _bytes(row["uplink_bytes"]), str(row["seed"])]
+             "yes" if row["cloud"] else "no", _percent(row["hit_rate_warm"]), _milliseconds(row["p95_warm_ms"]),
+             _bytes(round(uplink_bytes_per_request(row))), str(row["runs"])]
         )  # fmt: skip
     more = f"\nand {len(front) - most} more" if len(front) > most else ""
     return f"{len(rows)} runs; not beaten in hit rate, memory and uplink by another:\n{_aligned(shown)}{more}"
@@ -82,7 +82,11 @@ def _shortened(rows: list[list[str]], most: int = 24) -> list[list[str]]:
 
 
 def _times(latency: dict[str, float | None]) -> list[str]:
-    return ["" if (value := latency[name]) is None else f"{value:,.1f}" for name in ("p50", "p95", "p99")]
+    return [_milliseconds(latency[name]) for name in ("p50", "p95", "p99")]
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f}"
 
 
 def _percent(share: float | None) -> str:

@@ -190,12 +190,12 @@ def _value(text: str) -> Any:
     return text or None
 
 
-_SETTINGS = tuple(settings_of(next(iter(SCENARIOS.values()))))
+SETTINGS = tuple(settings_of(next(iter(SCENARIOS.values()))))
 
 
 def _identity(row: Mapping[str, Any]) -> str:
     """The settings of a row, as text; equal for equal runs, whatever file they were in."""
-    values = [row.get(name) for name in _SETTINGS]
+    values = [row.get(name) for name in SETTINGS]
     return json.dumps(["" if value is None else float(value) if isinstance(value, int) else value for value in values])
 
 
@@ -209,10 +209,32 @@ def _parquet(out: Path) -> tuple[Any, Any]:
 # -- what is best ---------------------------------------------------------------------------------------------------
 
 
+def means(rows: Iterable[Row]) -> list[Row]:
+    """A row for runs that differ in their seed alone: each result's mean, and how many `runs` there were."""
+    together: dict[str, list[Row]] = {}
+    for row in rows:
+        together.setdefault(_identity({**row, "seed": 0}), []).append(row)
+    return [{**{name: _mean(name, same) for name in same[0]}, "runs": len(same)} for same in together.values()]
+
+
+def _mean(name: str, rows: Sequence[Row]) -> Any:
+    if name in SETTINGS:
+        return rows[0][name]
+    values = [row[name] for row in rows if row[name] is not None]
+    return sum(values) / len(values) if values else None
+
+
+def uplink_bytes_per_request(row: Row) -> float:
+    """Up and down together; so that fleets of different sizes compare."""
+    share: float = row["uplink_bytes"] / max(1, row["requests"])
+    return share
+
+
 def pareto(rows: Iterable[Row]) -> list[Row]:
-    """The rows that no other beats in hit rate, memory of all devices and bytes on the uplink together."""
+    """The rows that no other beats in hit rate, memory of all devices and bytes on the uplink a request together."""
     points = [
-        (-(row["hit_rate_warm"] or 0.0), row["memory_bytes"] * row["devices"], row["uplink_bytes"], row) for row in rows
+        (-(row["hit_rate_warm"] or 0.0), row["memory_bytes"] * row["devices"], uplink_bytes_per_request(row), row)
+        for row in rows
     ]
     front = []
     for *mine, row in points:
@@ -222,4 +244,4 @@ def pareto(rows: Iterable[Row]) -> list[Row]:
         )
         if not beaten:
             front.append(row)
-    return sorted(front, key=lambda row: (row["memory_bytes"] * row["devices"], row["uplink_bytes"]))
+    return sorted(front, key=lambda row: (row["memory_bytes"] * row["devices"], uplink_bytes_per_request(row)))

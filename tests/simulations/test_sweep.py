@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgecache.simulations import cli, sweep
-from edgecache.simulations.scenario import Scenario
+from edgecache.simulations import cli, report, sweep
+from edgecache.simulations.scenario import Scenario, changed
 
 GRID = """
 scenario = "kiosks"
@@ -101,11 +101,27 @@ def test_a_dask_cluster_finds_what_one_process_finds(grid: Path, tmp_path: Path)
 
 def test_the_front_has_what_no_other_beats() -> None:
     def row(memory: int, hit_rate: float, uplink: int = 0) -> dict[str, Any]:
-        return {"memory_bytes": memory, "devices": 1, "hit_rate_warm": hit_rate, "uplink_bytes": uplink}
+        return {"memory_bytes": memory, "devices": 1, "hit_rate_warm": hit_rate, "uplink_bytes": uplink, "requests": 10}
 
     small, large, worse, twin = row(1, 0.5), row(2, 0.7), row(2, 0.6), row(1, 0.5)
     cloudy, beaten = row(1, 0.6, 100), row(2, 0.7, 5)
     assert sweep.pareto([large, worse, small, twin, cloudy, beaten]) == [small, twin, cloudy, large]
+
+
+def test_more_devices_may_move_more_over_the_uplink_for_more_requests() -> None:
+    few = {"memory_bytes": 8, "devices": 2, "hit_rate_warm": 0.5, "uplink_bytes": 200, "requests": 100}
+    many = {"memory_bytes": 4, "devices": 4, "hit_rate_warm": 0.5, "uplink_bytes": 300, "requests": 200}
+    assert sweep.pareto([few, many]) == [many]
+
+
+def test_runs_that_differ_in_their_seed_alone_become_their_mean(grid: Path, tmp_path: Path) -> None:
+    scenarios = [changed(scenario, {"seed": seed}) for scenario in sweep.scenarios_of(grid)[:2] for seed in (1, 2)]
+    rows = [row for _, row in sorted(sweep.run(scenarios, tmp_path / "out.csv", 1, None))]
+    small, large = sweep.means(rows)
+    assert small["runs"] == large["runs"] == 2
+    assert small["policy"] != large["policy"]
+    assert small["hit_rate_warm"] == (rows[0]["hit_rate_warm"] + rows[1]["hit_rate_warm"]) / 2
+    assert "2" in report.sweep_table(rows).splitlines()[-1].split()[-1]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")

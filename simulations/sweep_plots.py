@@ -1,0 +1,116 @@
+"""The picture of a sweep: hit rate over memory, over the number of devices, and over bytes on the uplink."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .policies_report import require_matplotlib
+from .sweep import SETTINGS, Row, means, pareto, uplink_bytes_per_request
+
+_MARKERS = "osD^vPX"
+_GREY = "#555555"
+_LINES_IN_A_COLUMN = 4
+_POINTS_MIN = 10.0
+"""Percentage points that an axis of hit rates covers at least, so that chance does not look like an effect."""
+
+
+@dataclass(frozen=True)
+class _Panel:
+    label: str
+    across: Callable[[Row], float]
+    setting: str | None
+    """What is on the x axis, if that is one of the settings; runs that differ in it alone are joined."""
+
+
+def plot_sweep(rows: Sequence[Row], path: Path) -> None:
+    """Means over the seeds; those that no other beats have a ring. InvalidValue without matplotlib."""
+    require_matplotlib()
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    shown = [row for row in means(rows) if row["hit_rate_warm"] is not None]
+    panels = _panels(shown)
+    with pyplot.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        series = max(len(_series(shown, panel.setting)) for panel in panels)
+        below = 0.25 * (min(series, _LINES_IN_A_COLUMN) + 2)
+        figure, axes = pyplot.subplots(
+            1, len(panels), figsize=(5.4 * len(panels) + 1, 4.6 + below), squeeze=False, sharey=True,
+            layout="constrained",
+        )  # fmt: skip
+        for axis, panel in zip(axes[0], panels, strict=True):
+            _draw(axis, panel, shown)
+        axes[0][0].set_ylabel("hit rate once warm, %")
+        _cover(axes[0][0])
+        runs = f", means of {seeds} seeds" if (seeds := max(row["runs"] for row in shown)) > 1 else ""
+        figure.suptitle(f"{rows[0]['name']}: what memory, devices and uplink buy{runs}", fontsize=13, fontweight="bold")
+        figure.savefig(path, dpi=150)
+        pyplot.close(figure)
+
+
+def _panels(rows: Sequence[Row]) -> list[_Panel]:
+    """One for each of the three that vary; for memory in any case."""
+    panels = [_Panel("memory of each device, MiB", lambda row: row["memory_bytes"] / 2**20, "memory_bytes")]
+    if len({row["devices"] for row in rows}) > 1:
+        panels.append(_Panel("devices", lambda row: row["devices"], "devices"))
+    if any(row["uplink_bytes"] for row in rows):
+        panels.append(_Panel("on the uplink, kB a request", lambda row: uplink_bytes_per_request(row) / 1e3, None))
+    return panels
+
+
+def _draw(axis: Any, panel: _Panel, rows: Sequence[Row]) -> None:
+    best = pareto(rows)
+    axis.plot([panel.across(row) for row in best], [_percent(row) for row in best], linestyle="", marker="o",
+              markersize=12, markerfacecolor="none", color=_GREY, zorder=1, label="not beaten by another")  # fmt: skip
+    for number, (label, members) in enumerate(_series(rows, panel.setting).items()):
+        points = sorted((panel.across(row), _percent(row)) for row in members)
+        axis.plot(*zip(*points, strict=True), color=f"C{number % 10}", marker=_MARKERS[number % len(_MARKERS)],
+                  markersize=5, linewidth=1.6 if panel.setting else 0, label=label, zorder=2)  # fmt: skip
+    values = sorted({panel.across(row) for row in rows})
+    if values[0] > 0 and values[-1] / values[0] > 3:
+        axis.set_xscale("log")
+    if panel.setting is not None:
+        axis.set_xticks(values, [f"{value:g}" for value in values])
+        axis.minorticks_off()
+    else:
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:g}")
+    axis.set_xlabel(panel.label)
+    axis.grid(alpha=0.25)
+    handles, labels = axis.get_legend_handles_labels()
+    columns = -(-len(labels) // (_LINES_IN_A_COLUMN + 1))
+    axis.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, frameon=False,
+                fontsize=9)  # fmt: skip
+
+
+def _cover(axis: Any) -> None:
+    """Show at least _POINTS_MIN percentage points, none of them below 0 or above 100."""
+    low, high = axis.get_ylim()
+    more = max(0.0, _POINTS_MIN - (high - low)) / 2
+    low, high = max(0.0, low - more), min(100.5, high + more)
+    axis.set_ylim(low, high)
+
+
+def _series(rows: Sequence[Row], across: str | None) -> dict[str, list[Row]]:
+    """Rows that differ in `across` alone, by what tells them from the others."""
+    varying = [name for name in SETTINGS if name not in ("seed", across) and len({str(row[name]) for row in rows}) > 1]
+    series: dict[str, list[Row]] = {}
+    for row in rows:
+        series.setdefault(", ".join(_told(name, row[name]) for name in varying) or "all runs", []).append(row)
+    return series
+
+
+def _told(name: str, value: Any) -> str:
+    if name in ("memory_bytes", "disk_bytes"):
+        return f"{value / 2**20:g} MiB" + (" disk" if name == "disk_bytes" else "")
+    if name in ("devices", "hours", "replicas"):
+        return f"{value:g} {'copies' if name == 'replicas' else name}"
+    if name == "cloud":
+        return "cloud" if value else "no cloud"
+    return str(value)
+
+
+def _percent(row: Row) -> float:
+    percent: float = row["hit_rate_warm"] * 100
+    return percent
