@@ -57,6 +57,9 @@ class Bench:
         encoder = torch_encoder(spec)
         if not isinstance(encoder.model, VisionTransformer):
             raise InvalidValue(f"encoder {spec!a} is no vision transformer of ours")
+        how, side = encoder.preprocessing, encoder.model.shape.image_side
+        if (how.height, how.width) != (side, side):
+            raise InvalidValue(f"encoder {spec!a} sees {how.width} × {how.height} pixels, expected {side} × {side}")
         if images.suffix == ".npz":  # it has a part to fit on
             fitted = ImageSet.read(images, encoder.preprocessing, max(1, count // 3), "train")
             measured = ImageSet.read(images, encoder.preprocessing, max(1, count - count // 3), "test")

@@ -47,6 +47,8 @@ def load(source: str) -> TorchEncoder:
             directory, trust_remote_code=False
         )
         preprocessing = preprocessing_of(processor.to_dict())
+        if preprocessing.height == preprocessing.width != tower.shape.image_side:
+            tower.set_side(preprocessing.height)
         blank = torch.zeros(1, 3, preprocessing.height, preprocessing.width)
         with torch.inference_mode():
             _, tokens, dim = tower(blank).shape

@@ -9,7 +9,7 @@ which is what counts when training takes minutes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -135,6 +135,15 @@ class VisionTransformer(nn.Module):
         if (rows, columns) == self.position.shape[-2:]:
             return self.position
         return F.interpolate(self.position, (rows, columns), mode="bicubic", antialias=self.shape.antialiases_position)
+
+    def set_side(self, side: int) -> None:
+        """Make pictures of `side`² what it is for: positions become those of that grid, once rather than each time.
+
+        DINOv2 was trained on 518 pixels and is mostly used on 224.
+        """
+        rows = side // self.shape.patch_side
+        self.position = nn.Parameter(self.position_at(rows, rows).detach().clone())
+        self.shape = replace(self.shape, image_side=side)
 
 
 class Block(nn.Module):

@@ -20,6 +20,7 @@ transformers = pytest.importorskip("transformers")
 import safetensors.torch  # noqa: E402
 from edgecache.encoder import huggingface  # noqa: E402
 from edgecache.encoder.preprocessing import prepared, preprocessing_of  # noqa: E402
+from edgecache.encoder.vit import VisionTransformer  # noqa: E402
 from edgecache.protocol.errors import EncoderUnavailable, InvalidValue, UndecodableImage  # noqa: E402
 from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: E402
 
@@ -105,6 +106,14 @@ def test_features_are_those_of_transformers_itself(kind: str, tower: str, tokens
     assert np.abs(features - expected).max() < 0.05 * np.abs(expected).max()  # pixels may round another way
     cosine = (features * expected).sum() / np.linalg.norm(features) / np.linalg.norm(expected)
     assert cosine > 0.9999
+
+
+def test_a_model_made_for_larger_pictures_is_at_home_on_those_that_its_processor_cuts(own_clip: Path) -> None:
+    changed_config(own_clip, "preprocessor_config.json", crop_size={"height": 24, "width": 24})
+    encoder = huggingface.load(str(own_clip))
+    assert isinstance(encoder.model, VisionTransformer)
+    assert encoder.model.shape.image_side == 24
+    assert encoder.shape == (1 + 9, 32)
 
 
 def test_its_name_is_fit_for_a_header_and_its_version_is_local(clip: Path) -> None:

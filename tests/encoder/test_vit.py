@@ -19,6 +19,17 @@ def test_pixels_become_a_token_per_patch(shape: VitShape, height: int, width: in
     assert model.classify(made).shape == (3, shape.classes)
 
 
+@pytest.mark.parametrize("shape", [SMALL, PLAIN])
+def test_a_model_set_to_another_side_makes_what_it_made_of_such_pictures(shape: VitShape) -> None:
+    model, pixels = VisionTransformer(shape).eval(), torch.randn(2, 3, 48, 48)
+    with torch.inference_mode():
+        before = model(pixels)
+        model.set_side(48)
+        assert torch.equal(model(pixels), before)
+    assert model.shape.grid_side == 12
+    assert model.position.shape[-1] == 12
+
+
 def test_tokens_go_row_by_row_from_the_top_left() -> None:
     torch.manual_seed(0)
     model = VisionTransformer(VitShape(stem=(), dim=24, depth=0)).eval()  # no attention: a patch moves its own token
