@@ -11,19 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..protocol.cloud.objects import checked_url
+from ..protocol.cloud.objects import SCHEMES, checked_url
 from ..protocol.errors import InvalidValue
 from .eviction.policies import POLICIES, POLICY_USUAL
+from .interfaces import is_loopback
 
 Address = tuple[str, int]
 
 HTTP_PORT = 7440
+ROLES = ("edge", "cloud")
+CLOUD_NODE_SCHEME = "edgecache"
 COPIES_MAX = 16
 NAME_BYTES_MAX = 200  # what fits into an announcement, and no more than a line of a table can take
 MEMORY_BYTES_MIN = 1024 * 1024
 MEMORY_SHARE = 0.25
 DISK_BYTES_MIN = 16 * 1024 * 1024
 DISK_SHARE = 0.1
+CLOUD_DISK_SHARE = 0.8  # a cloud node's disk is there for this
 DISK_BYTES_USUAL_MAX = 4 * 1024**3
 
 _UNITS = {"": 1, "b": 1} | {
@@ -57,7 +61,10 @@ class Config:
     no_encoder: bool = False
     """Encode nothing: serve, store and share only."""
     cloud: str | None = None
-    """URL of an object store that keeps what the devices cannot: s3://, gs://, az://, file:///; `docs/cloud.md`."""
+    """What keeps what the devices cannot: an object store, s3://, gs://, az:// or file:///, or a cloud node,
+    edgecache://HOST:PORT; `docs/cloud.md`."""
+    role: str = "edge"
+    """`edge`, or `cloud`: no member of a cluster, but what the nodes of one reach over the WAN by `--cloud`."""
     cluster: str = "default"
     """Only nodes of one cluster name talk to each other."""
     cluster_key: Path | None = None
@@ -136,7 +143,43 @@ def load(argv: Sequence[str], environment: Mapping[str, str], parser: argparse.A
         raise InvalidValue(
             "--cluster-key and --insecure: choose --cluster-key to let in who has the key, or --insecure for everybody"
         )
-    return Config(**{_RENAMED.get(key, key): value for key, value in values.items()})
+    config = Config(**{_RENAMED.get(key, key): value for key, value in values.items()})
+    _check_cloud(config)
+    return config
+
+
+def cloud_node_address(url: str) -> Address | None:
+    """Where the cloud node of an edgecache:// URL listens for its edges; None for any other URL. InvalidValue."""
+    scheme, _, rest = url.partition("://")
+    if scheme != CLOUD_NODE_SCHEME:
+        return None
+    try:
+        return parse_address(rest)
+    except InvalidValue:
+        raise InvalidValue(
+            f"{url[:80]!a}: expected {CLOUD_NODE_SCHEME}://HOST:PORT, the peer port of a cloud node"
+        ) from None
+
+
+def _check_cloud(config: Config) -> None:
+    """Features cross a WAN encrypted, and a cloud node is asked, and asks nobody."""
+    if config.role == "cloud":
+        for flag, given in (("--cloud", config.cloud), ("--seed", config.seeds), ("--encoder", config.encoder)):
+            if given:
+                raise InvalidValue(f"--role cloud: takes no {flag}, for it is asked, and neither asks nor encodes")
+        listens_at = [config.listen, *([config.peer_listen] if config.peer_listen is not None else [])]
+        if config.insecure and any(not is_loopback(host) for host, _ in listens_at):
+            raise InvalidValue(
+                "--role cloud: listens beyond loopback with --cluster-key FILE only, not --insecure: whoever reaches "
+                "it could read and replace the features of every site"
+            )
+        return
+    address = cloud_node_address(config.cloud) if config.cloud is not None else None
+    if address is not None and config.cluster_key is None and not is_loopback(address[0]):
+        raise InvalidValue(
+            f"--cloud {config.cloud}: features cross a network to a cloud node with --cluster-key FILE only, and with "
+            "the key that it has"
+        )
 
 
 def flag_parser() -> argparse.ArgumentParser:
@@ -161,8 +204,10 @@ def flag_parser() -> argparse.ArgumentParser:
     add("--encoder", metavar="SPEC", help="edgecache/tiny, hf:ID-or-directory, onnx:FILE, PROFILE.toml or "
         "module:python.path:factory (default: edgecache/tiny if torch is installed)")  # fmt: skip
     add("--no-encoder", action="store_true", default=None, help="encode nothing: serve, store and share only")
-    add("--cloud", metavar="URL", help="object store that keeps what the devices cannot: s3://BUCKET/PREFIX, gs://, "
-        "az:// or file:///DIR (needs edgecache[cloud])")  # fmt: skip
+    add("--cloud", metavar="URL", help="what keeps what the devices cannot: an object store, s3://BUCKET/PREFIX, "
+        "gs://, az:// or file:///DIR (needs edgecache[cloud]), or a cloud node, edgecache://HOST:PORT")  # fmt: skip
+    add("--role", metavar="edge|cloud", help="cloud: no member of the cluster, but a node with a big disk that its "
+        "nodes reach by --cloud edgecache://HOST:PORT, this one's peer port (default: edge)")  # fmt: skip
     add("--cluster", metavar="NAME", help="only nodes of one cluster name talk to each other (default: default)")
     add("--cluster-key", metavar="FILE", help="let in only who has this key; edgecache key new FILE makes one")
     add("--insecure", action="store_true", default=None, help="listen beyond loopback without a key")
@@ -185,14 +230,15 @@ def default_memory_bytes() -> int:
     return max(MEMORY_BYTES_MIN, int(available * MEMORY_SHARE))
 
 
-def default_disk_bytes(directory: Path, held_bytes: int) -> int:
+def default_disk_bytes(directory: Path, held_bytes: int, *, is_cloud: bool = False) -> int:
     """10 % of what is free on the file system of `directory`, of which `held_bytes` are ours by now; 4 GiB at most.
 
-    0 where that would be too little to be worth it.
+    80 % for a cloud node, without that limit. 0 where it would be too little to be worth it.
     """
     there = os.statvfs(directory)
-    share = int((there.f_bavail * there.f_frsize + held_bytes) * DISK_SHARE)
-    return min(share, DISK_BYTES_USUAL_MAX) if share >= DISK_BYTES_MIN else 0
+    free_bytes = there.f_bavail * there.f_frsize + held_bytes
+    share = int(free_bytes * CLOUD_DISK_SHARE) if is_cloud else min(int(free_bytes * DISK_SHARE), DISK_BYTES_USUAL_MAX)
+    return share if share >= DISK_BYTES_MIN else 0
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -226,8 +272,19 @@ def _name(value: object) -> str:
 
 def _cloud(value: object) -> str:
     url = _text(value)
-    checked_url(url)
+    if cloud_node_address(url) is None:
+        try:
+            checked_url(url)
+        except InvalidValue as error:
+            hint = f" or {CLOUD_NODE_SCHEME}://" if url.partition(":")[0] not in SCHEMES else ""
+            raise InvalidValue(f"{error}{hint}") from None
     return url
+
+
+def _role(value: object) -> str:
+    if value not in ROLES:
+        raise InvalidValue(f"{value!a}: expected {' or '.join(ROLES)}")
+    return str(value)
 
 
 def _flag(value: object) -> bool:
@@ -299,6 +356,7 @@ _FIELDS: dict[str, Callable[[object], Any]] = {
     "encoder": _text,
     "no_encoder": _flag,
     "cloud": _cloud,
+    "role": _role,
     "cluster": _name,
     "cluster_key": _path,
     "insecure": _flag,

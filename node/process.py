@@ -25,7 +25,7 @@ from ..encoder.worker import EncoderWorker
 from ..protocol.errors import EdgeCacheError
 from .address_book import AddressBook
 from .cluster_key import ClusterKey, read_keys
-from .config import DISK_BYTES_MIN, Config, default_disk_bytes, default_memory_bytes
+from .config import DISK_BYTES_MIN, Config, cloud_node_address, default_disk_bytes, default_memory_bytes
 from .discovery import MdnsDiscovery
 from .eviction.policies import POLICIES
 from .http_api import http_app
@@ -42,9 +42,10 @@ from .store.threads import RealThreads
 from .tcp import TcpNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .link import Address, Network
+    from .store.cloud import Remote
     from .store.tier import Cloud
 
 TINY = "edgecache/tiny"
@@ -70,7 +71,7 @@ class PortInUse(EdgeCacheError):
 async def run(config: Config, environment: Mapping[str, str]) -> None:
     """Run a node until a signal ends it. PortInUse, InvalidValue."""
     keys = read_keys(config.cluster_key) if config.cluster_key is not None else ()
-    config = _kept_to_loopback(config)
+    config = _kept_to_loopback(_in_its_role(config))
     _allow_descriptors()
     _keep_freed_memory()
     held = await asyncio.to_thread(claim, config.data_dir, _default_data_root(environment))
@@ -139,6 +140,7 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             seeds=config.seeds,
             eviction=config.eviction,
             is_secured=bool(keys),
+            is_cloud=config.role == "cloud",
         )
         disk = await asyncio.to_thread(_disk, config, identity, settings.memory_bytes)
         if disk is not None:
@@ -149,15 +151,13 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             network=network,
             discovery=None if config.no_mdns else MdnsDiscovery(address[0], random.Random()),
             encoder=_encoder(config),
-            address_book=AddressBook(identity.data_dir / "peers.json" if identity.data_dir is not None else None),
+            address_book=AddressBook(_kept(identity, "peers.json") if config.role == "edge" else None),
             seed=identity.boot,
             stats=stats,
-            cloud=_cloud(config, identity.boot, settings.memory_bytes),
+            cloud=_cloud(config, settings, identity, network),
             disk=disk,
             hour=lambda: time.localtime().tm_hour,
-            remembered=RememberedVersions(
-                identity.data_dir / "versions.json" if identity.data_dir is not None else None
-            ),
+            remembered=RememberedVersions(_kept(identity, "versions.json")),
         )
         try:
             await node.start()
@@ -176,7 +176,7 @@ def _disk(config: Config, identity: Identity, memory_bytes: int) -> DiskStore | 
     path = identity.data_dir / DISK_DIRECTORY
     capacity_bytes = config.disk_bytes
     if capacity_bytes is None:
-        capacity_bytes = default_disk_bytes(identity.data_dir, held_bytes(path))
+        capacity_bytes = default_disk_bytes(identity.data_dir, held_bytes(path), is_cloud=config.role == "cloud")
         if capacity_bytes == 0:
             _log.warning("no disk tier: less than %d bytes are free below %s", DISK_BYTES_MIN, identity.data_dir)
             return None
@@ -198,19 +198,40 @@ def _network(keys: Sequence[ClusterKey], node: str, stats: Stats) -> Network:
     return TlsNetwork(contexts(keys, node), [key.datagrams for key in keys], stats)
 
 
-def _cloud(config: Config, seed: str, memory_bytes: int) -> Cloud | None:
+def _cloud(config: Config, settings: Settings, identity: Identity, network: Network) -> Cloud | None:
     if config.cloud is None:
         return None
-    from ..protocol.cloud.objects import open_objects
     from .store.cloud import CloudTier
-    from .store.cloud_objects import ObjectsRemote
     from .store.cloud_queue import WriteQueue, puts_bytes_max
 
     now = asyncio.get_running_loop().time
-    remote = ObjectsRemote(open_objects(config.cloud), now)
     return CloudTier(
-        remote, now=now, rng=random.Random(f"{seed}:cloud"), queue=WriteQueue(puts_bytes_max(memory_bytes))
+        _cloud_node(config, settings, identity, network) or _object_store(config.cloud, now),
+        now=now,
+        rng=random.Random(f"{identity.boot}:cloud"),
+        queue=WriteQueue(puts_bytes_max(settings.memory_bytes)),
     )
+
+
+def _cloud_node(config: Config, settings: Settings, identity: Identity, network: Network) -> Remote | None:
+    address = cloud_node_address(config.cloud or "")
+    if address is None:
+        return None
+    from ..protocol.messages import PROTOCOL_VERSION, Hello
+    from .store.cloud_node import NodeRemote, cloud_cluster
+
+    # Without ports: nobody to call back.
+    hello = Hello(
+        PROTOCOL_VERSION, cloud_cluster(config.cluster), identity.id, identity.boot, settings.name, "", 0, "", 0, 0
+    )
+    return NodeRemote(network, address, hello)
+
+
+def _object_store(url: str, now: Callable[[], float]) -> Remote:
+    from ..protocol.cloud.objects import open_objects
+    from .store.cloud_objects import ObjectsRemote
+
+    return ObjectsRemote(open_objects(url), now)
 
 
 def _encoder(config: Config) -> EncoderWorker | None:
@@ -257,8 +278,21 @@ def _kept_to_loopback(config: Config) -> Config:
     return replace(config, listen=listen, peer_listen=peer_listen)
 
 
+def _in_its_role(config: Config) -> Config:
+    """A cloud node looks for nobody, and encodes nothing; its cluster's name keeps members out."""
+    if config.role == "edge":
+        return config
+    from .store.cloud_node import cloud_cluster
+
+    return replace(config, cluster=cloud_cluster(config.cluster), no_mdns=True, no_encoder=True)
+
+
 def _on_loopback(address: Address) -> Address:
     return address if is_loopback(address[0]) else ("127.0.0.1", address[1])
+
+
+def _kept(identity: Identity, name: str) -> Path | None:
+    return identity.data_dir / name if identity.data_dir is not None else None
 
 
 def _shown_host(host: str) -> str:

@@ -52,7 +52,9 @@ class Responder:
         stats: Stats,
         now: Callable[[], float],
         heard_state: Callable[[messages.State], None],
+        is_cloud: bool = False,
     ) -> None:
+        """`is_cloud`: of a node that knows no members, and hears of none."""
         self._store = store
         self._lookup = lookup
         self._membership = membership
@@ -61,9 +63,12 @@ class Responder:
         self._stats = stats
         self._now = now
         self._heard_state = heard_state
+        self._is_cloud = is_cloud
 
     def answer(self, peer: Hello, request: Message, blob: memoryview) -> Answer | Coroutine[Any, Any, Answer]:
         """The answer to `peer`'s `request`, whose blob is `blob`; a coroutine where the disk must be read for it."""
+        if self._is_cloud and request.kind not in messages.TO_CLOUD_NODE:
+            raise RemoteProtocolError(f"{type(request).__name__}: this is a cloud node, which has no members")
         match request:
             case messages.Get():
                 return self._get(request.key)
@@ -74,7 +79,7 @@ class Responder:
             case messages.Put():
                 return self._put(request, blob)
             case messages.Forget():
-                return Answer(messages.Done(self._lookup.forget_here(_checked(request.names, images=True))))
+                return self._forget(request)
             case messages.Ping():
                 return Answer(messages.Ack(self._gossip.digest(), self._store.used_bytes))
             case messages.GetState():
@@ -141,6 +146,16 @@ class Responder:
         self._stats.bytes_out += total
         return Answer(messages.Batch(sizes), blob, total)
 
+    def _forget(self, request: messages.Forget) -> Answer | Coroutine[Any, Any, Answer]:
+        encoders = _checked(request.encoders, {DIGEST_BYTES})
+        gone = self._lookup.forget_here(_checked(request.names, {PACKED_KEY_BYTES, DIGEST_BYTES}))
+        return self._forget_encoders(encoders, gone) if encoders else Answer(messages.Done(gone))
+
+    async def _forget_encoders(self, encoders: Sequence[bytes], gone: int) -> Answer:
+        for encoder in encoders:
+            gone += await self._store.remove_encoder(encoder)
+        return Answer(messages.Done(gone))
+
     def _put(self, request: messages.Put, blob: memoryview) -> Answer:
         try:
             given = payload.parse(blob)
@@ -154,11 +169,10 @@ class Responder:
         return Answer(messages.Done(int(kept)))
 
 
-def _checked(names: Sequence[bytes], *, images: bool = False) -> Sequence[bytes]:
+def _checked(names: Sequence[bytes], lengths: Collection[int] = (PACKED_KEY_BYTES,)) -> Sequence[bytes]:
     """`names`, when they are as many and as long as names may be."""
     if len(names) > messages.KEYS_MAX:
         raise RemoteProtocolError(f"{len(names)} keys at once, at most {messages.KEYS_MAX}")
-    lengths = {PACKED_KEY_BYTES, DIGEST_BYTES} if images else {PACKED_KEY_BYTES}
     for name in names:
         if len(name) not in lengths:
             raise RemoteProtocolError(f"key of {len(name)} bytes: {' or '.join(map(str, sorted(lengths)))} expected")

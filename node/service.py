@@ -109,6 +109,8 @@ class Settings:
     """Which of `eviction.policies.POLICIES` says what goes when memory is full."""
     is_secured: bool = False
     """Whether `network` lets in only who has the cluster key."""
+    is_cloud: bool = False
+    """Whether it is a cloud node: it answers who dials it, and has no members."""
 
 
 class Node:
@@ -213,6 +215,7 @@ class Node:
             stats=self.stats,
             now=loop.time,
             heard_state=self._heard_state,
+            is_cloud=settings.is_cloud,
         )
         self._server: Server | None = None
         self._inbound: set[PeerProtocol] = set()
@@ -250,9 +253,11 @@ class Node:
         self._tasks.append(asyncio.ensure_future(self._remember()))
 
     async def _listen(self) -> None:
-        """For connections, and for datagrams at the same port."""
+        """For connections, and where there may be members, for datagrams at the same port."""
         for attempt in range(1, BINDS_MAX + 1):
             self._server = await self._network.listen(self._answering_protocol, self._settings.peer_listen)
+            if self._settings.is_cloud:
+                return
             try:
                 await self._heartbeat.start(self._network, self._server.address)
                 return
@@ -379,6 +384,8 @@ class Node:
             if hello.boot != self.boot:
                 self._met_twin(hello)
             protocol.close("this node has the same id")
+        elif self._settings.is_cloud and hello.peer_port:
+            protocol.close("this is a cloud node, which has no members: use it by --cloud edgecache://HOST:PORT")
         elif 0 < hello.peer_port < 65536:
             address = (hello.peer_host or protocol.remote_host, hello.peer_port)
             self._links.sighted(Sighting(hello.id, hello.boot, hello.name, address))

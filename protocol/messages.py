@@ -143,11 +143,12 @@ class Put(Message, frozen=True, array_like=True):
 
 
 class Forget(Message, frozen=True, array_like=True):
-    """Drop keys (64 bytes) and images (32 bytes). Answer: Done with how many entries went."""
+    """Drop keys (64 bytes) and images (32 bytes); and all of encoders (32 bytes). Answer: Done, how many went."""
 
     kind = 18
 
     names: list[bytes]
+    encoders: list[bytes] = []
 
 
 class Done(Message, frozen=True, array_like=True):
@@ -343,6 +344,7 @@ MESSAGES: Final[dict[int, type[Message]]] = {
 
 REQUESTS: Final = frozenset(m.kind for m in (Get, BatchGet, Has, Put, Forget, Ping, GetState, State, Leave))
 ANSWERS: Final = frozenset(m.kind for m in (Found, Missing, Batch, Held, Done, Ack, State, Refused))
+TO_CLOUD_NODE: Final = frozenset(m.kind for m in (Get, BatchGet, Has, Put, Forget, Ping))
 WITH_BLOB: Final = frozenset(m.kind for m in (Found, Batch, Put))
 
 _encoder = msgspec.msgpack.Encoder()

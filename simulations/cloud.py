@@ -138,7 +138,7 @@ class SiteRemote:
         """Whether it is there, at the price of a small request."""
         return await self._site.has(key)
 
-    async def put(self, key: bytes, data: memoryview) -> bool:
+    async def put(self, key: bytes, data: memoryview, age_s: float, *, must_replace: bool) -> bool:
         """Send it, unless it is there."""
         if await self._site.has(key):
             return False

@@ -60,8 +60,11 @@ class Remote(Protocol):
     async def has(self, key: bytes) -> bool:
         """Whether `key` is there."""
 
-    async def put(self, key: bytes, data: memoryview) -> bool:
-        """Write; False when the very same was there."""
+    async def put(self, key: bytes, data: memoryview, age_s: float, *, must_replace: bool) -> bool:
+        """Write what this node was given `age_s` ago; False when there was no need to.
+
+        `must_replace`: what may be there under `key` already is older, and would be wrong.
+        """
 
     async def remove(self, keys: Sequence[bytes]) -> int:
         """Remove keys; how many there were."""
@@ -214,7 +217,8 @@ class CloudTier:
     def put(self, key: bytes, data: memoryview) -> bool:
         """Write `data` under `key` when its turn comes; False when it is larger than all that may wait."""
         self._missing.pop(key, None)
-        is_taken = not self._is_closed and self._queue.put(key, data, must_replace=self._must_replace(key, data))
+        must_replace = self._must_replace(key, data)
+        is_taken = not self._is_closed and self._queue.put(key, data, self._now(), must_replace=must_replace)
         self._woken()
         return is_taken
 
@@ -364,7 +368,8 @@ class CloudTier:
         match first.kind:
             case Kind.PUT:
                 assert first.data is not None
-                if await self._remote.put(first.name, first.data):
+                age_s = self._now() - first.since
+                if await self._remote.put(first.name, first.data, age_s, must_replace=first.must_replace):
                     self.uploads += 1
                 else:
                     self.uploads_skipped += 1

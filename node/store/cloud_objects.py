@@ -45,7 +45,7 @@ class ObjectsRemote:
             return True
         return await self._objects.size(names.feature(key)) is not None
 
-    async def put(self, key: bytes, data: memoryview) -> bool:
+    async def put(self, key: bytes, data: memoryview, age_s: float, *, must_replace: bool) -> bool:
         """Write the object of `key`; False when the very same payload was there."""
         await self._describe(key[DIGEST_BYTES:], data)
         name = names.feature(key)

@@ -42,6 +42,8 @@ class Write:
     kind: Kind
     name: bytes
     data: memoryview | None = None
+    since: float = 0.0
+    """When a put was given."""
     must_replace: bool = False
     """Whether an older payload in the cloud would be wrong, not just older."""
     attempts: int = 0
@@ -79,11 +81,11 @@ class WriteQueue:
 
     # -- what the node does -------------------------------------------------------------------------------------
 
-    def put(self, key: bytes, data: memoryview, *, must_replace: bool) -> bool:
-        """Write `data` under `key`, some time; False when it is larger than all that may wait."""
+    def put(self, key: bytes, data: memoryview, now: float, *, must_replace: bool) -> bool:
+        """Write `data`, given `now`, under `key`, some time; False when it is larger than all that may wait."""
         self._forget_put(key)
         self._removals.pop((Kind.REMOVE, key), None)
-        write = Write(Kind.PUT, key, data, must_replace)
+        write = Write(Kind.PUT, key, data, now, must_replace)
         if write.nbytes > self._puts_bytes_max:
             self._drop(write)
             return False

@@ -36,6 +36,9 @@ READS_WAITING_MAX = 256
 # comes faster than it can be written is not worth keeping everything else from being written.
 QUEUED_BYTES_MAX = 64 * 1024 * 1024
 
+# Between the entries of an encoder that is forgotten, others are answered: a disk of 1 TB may have six million.
+REMOVED_TOGETHER = 500
+
 # So many uses in memory are told to the disk at a time: about 2 ms of its policy.
 USES_TOLD_MAX = 1000
 
@@ -287,6 +290,15 @@ class Tiers:
         if self.disk is not None:
             stale.update((key, None) for key in self.disk.tier if key[DIGEST_BYTES:] in outdated)
         return sum(self.remove(key) for key in stale)
+
+    async def remove_encoder(self, encoder: bytes) -> int:
+        """Forget everything of the encoder whose identity has that digest; how many entries this device held."""
+        gone = 0
+        for number, key in enumerate([key for key in self.keys() if key[DIGEST_BYTES:] == encoder], start=1):
+            gone += self.remove(key)
+            if number % REMOVED_TOGETHER == 0:
+                await asyncio.sleep(0)
+        return gone
 
     # -- all of it ----------------------------------------------------------------------------------------------
 

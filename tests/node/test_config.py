@@ -6,7 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
-from edgecache.node.config import Config, default_disk_bytes, default_memory_bytes, load, parse_address, parse_size
+from edgecache.node.config import (
+    Config,
+    cloud_node_address,
+    default_disk_bytes,
+    default_memory_bytes,
+    load,
+    parse_address,
+    parse_size,
+)
 from edgecache.protocol.errors import InvalidValue
 
 
@@ -76,6 +84,7 @@ def test_the_default_disk_is_a_tenth_of_what_is_free_and_does_not_shrink_as_it_f
     chosen = default_disk_bytes(tmp_path, 0)
     assert chosen in (0, 4 * 1024**3) or abs(chosen - share) < share // 10
     assert default_disk_bytes(tmp_path, 10 * 1024**4) == 4 * 1024**3
+    assert default_disk_bytes(tmp_path, 10 * 1024**4, is_cloud=True) >= 8 * 1024**4
 
 
 def test_nothing_configured_is_a_whole_configuration() -> None:
@@ -120,6 +129,39 @@ def test_a_cluster_key_and_insecure_exclude_each_other_wherever_they_stand(tmp_p
     ):
         with pytest.raises(InvalidValue, match="--cluster-key and --insecure: choose"):
             load(flags, environment)
+
+
+def test_a_cloud_is_an_object_store_or_a_cloud_node(tmp_path: Path) -> None:
+    assert load(["--cloud", "s3://bucket/prefix"], {}).cloud == "s3://bucket/prefix"
+    given = ["--cloud", "edgecache://cloud.example:7441", "--cluster-key", "key"]
+    assert cloud_node_address(load(given, {}).cloud or "") == ("cloud.example", 7441)
+    assert cloud_node_address("s3://bucket") is None
+    assert load(["--cloud", "edgecache://127.0.0.1:7441"], {}).cluster_key is None  # an ssh tunnel, say
+    for flags in (given[:2], [*given[:2], "--insecure"]):
+        with pytest.raises(InvalidValue, match=r"--cloud edgecache://cloud\.example:7441: .* with --cluster-key FILE"):
+            load(flags, {})
+    for url in ("edgecache://", "edgecache://host", "edgecache://host:7441/path", "edgecache://user@host:port"):
+        with pytest.raises(InvalidValue, match="expected edgecache://HOST:PORT"):
+            load(["--cloud", url, "--cluster-key", "key"], {})
+    with pytest.raises(InvalidValue, match=r"expected s3://, .* or edgecache://"):
+        load(["--cloud", "ftp://host"], {})
+
+
+def test_a_cloud_node_is_asked_and_asks_nobody() -> None:
+    assert load([], {}).role == "edge"
+    assert load(["--role", "cloud", "--cluster-key", "key", "--peer-listen", "0.0.0.0:7441"], {}).role == "cloud"
+    with pytest.raises(InvalidValue, match="--role: 'fog': expected edge or cloud"):
+        load(["--role", "fog"], {})
+    for flags in (["--cloud", "s3://b"], ["--seed", "a:1"], ["--encoder", "edgecache/tiny"]):
+        with pytest.raises(InvalidValue, match=f"--role cloud: takes no {flags[0]}"):
+            load(["--role", "cloud", *flags], {})
+
+
+def test_a_cloud_node_is_open_to_who_has_the_key_or_to_this_machine() -> None:
+    assert load(["--role", "cloud", "--insecure"], {}).insecure
+    for flags in (["--listen", "0.0.0.0:7440"], ["--peer-listen", "10.0.0.1:7441"]):
+        with pytest.raises(InvalidValue, match="--role cloud: listens beyond loopback with --cluster-key FILE only"):
+            load(["--role", "cloud", "--insecure", *flags], {})
 
 
 def test_a_stronger_layer_decides_between_an_encoder_and_none() -> None:

@@ -9,6 +9,7 @@ from edgecache.node.gossip import Gossip
 from edgecache.node.membership import Membership, State
 from edgecache.node.responder import Answer, Responder
 from edgecache.node.rumors import Rumors
+from edgecache.node.store import tiers
 from edgecache.protocol import messages, payload
 from edgecache.protocol.errors import CorruptPayload, RemoteProtocolError
 from edgecache.protocol.frames import HEAD_BYTES_MAX
@@ -24,7 +25,7 @@ PEER = messages.Hello(1, "home", "peer", "boot", "peer", "10.0.0.9", 7441, "", 0
 class Room:
     """A responder, and what it answers from."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_cloud: bool = False) -> None:
         self.disk = FakeTier()
         self.node = FakeNode(disk=self.disk)
         self.store, self.stats, self.versions = self.node.store, self.node.stats, self.node.versions
@@ -41,6 +42,7 @@ class Room:
             stats=self.stats,
             now=lambda: 5.0,
             heard_state=self.heard.append,
+            is_cloud=is_cloud,
         )
 
     def ask(self, request: messages.Message, blob: bytes | memoryview = b"") -> Answer:
@@ -188,6 +190,32 @@ def test_keys_and_images_are_forgotten(room: Room) -> None:
     room.store.put(by_another)
     assert room.ask(messages.Forget([a.key.packed, b.key.digest, bytes(32)])) == Answer(messages.Done(3))
     assert len(room.store.memory) == 1
+
+
+async def test_all_of_an_encoder_is_forgotten(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiers, "REMOVED_TOGETHER", 1)
+    theirs = EncoderIdentity("theirs", "1", bytes(32))
+    kept, _ = room.holds(b"a", b"bb")
+    for image in (b"a", b"bb", b"ccc"):
+        room.store.put(features(image, theirs))
+    room.store.memory.remove(features(b"ccc", theirs).key.packed)  # on disk alone
+    request = messages.Forget([features(b"bb").key.packed], [theirs.digest])
+    assert await room.ask_later(request) == Answer(messages.Done(4))
+    assert room.store.keys() == [kept.key.packed]
+
+
+@pytest.mark.parametrize("encoder", [b"", bytes(31), bytes(64)])
+def test_encoders_of_another_length_are_refused(room: Room, encoder: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match=f"key of {len(encoder)} bytes: 32 expected"):
+        room.ask(messages.Forget([], [encoder]))
+
+
+@pytest.mark.parametrize("request_", [messages.GetState(), messages.State([], [], []), messages.Leave()])
+def test_a_cloud_node_hears_of_no_members(request_: messages.Message) -> None:
+    room = Room(is_cloud=True)
+    with pytest.raises(RemoteProtocolError, match="this is a cloud node, which has no members"):
+        room.ask(request_)
+    assert room.ask(messages.Has([bytes(64)])) == Answer(messages.Held(b"\0"))
 
 
 @pytest.mark.parametrize("name", [b"", bytes(31), bytes(33), bytes(63), bytes(65)])

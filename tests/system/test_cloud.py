@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from edgecache.node.cluster_key import new_key
 
 from tests.system.nodes import NODE, Nodes, RunningNode, edgecache, photo, until
 
@@ -134,3 +135,32 @@ def test_a_wrong_cloud_is_one_line_and_exit_status_2(prelude: str, url: str, exp
     assert last.startswith("edgecache-node: ")
     assert expected in last
     assert "secret" not in done.stderr
+
+
+def test_a_cloud_node_gives_an_empty_edge_its_features_back_and_is_not_missed_when_it_is_out(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    key, cluster = str(tmp_path / "key"), ("--cluster", "home")
+    new_key(Path(key))
+    cloud = nodes.start("--role", "cloud", "--cluster-key", key, "--disk", "64MiB", *cluster)
+    flags = ("--cloud", f"edgecache://{cloud.peer}", "--cluster-key", key, "--no-mdns", *cluster)
+    edge = nodes.start(*flags)
+    digests = [encoded(edge, photo(seed)) for seed in range(3)]
+    made = edge.get(f"/v1/features/{digests[0]}").array()
+    until(lambda: cloud.get("/v1/stats").json()["items"] == 3, "uploaded")
+    edge.kill()
+
+    empty = nodes.start(*flags)
+    answer = empty.get(f"/v1/features/{digests[0]}")
+    assert (answer.status, answer.headers["edgecache-source"]) == (200, "cloud")
+    assert (answer.array() == made).all()
+    assert cloud.get("/v1/cluster").json()["members"][1:] == []
+    assert edgecache("rm", digests[1], url=empty.url).returncode == 0
+    assert cloud.get("/v1/stats").json()["items"] == 2
+
+    cloud.kill()
+    answer = empty.request("POST", "/v1/features", photo(9))
+    assert (answer.status, answer.headers["edgecache-source"]) == (200, "encoder")
+    assert empty.get(f"/v1/features/{digests[0]}").headers["edgecache-source"] == "memory"
+    assert empty.get(f"/v1/features/{digests[2]}").status == 404
+    assert empty.terminate() == 0

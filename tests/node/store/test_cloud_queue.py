@@ -23,7 +23,7 @@ def queue(puts_bytes_max: int = 1000, removals_max: int = 5) -> WriteQueue:
 
 def put(where: WriteQueue, *images: int, must_replace: bool = False, size: int = 100) -> None:
     for image in images:
-        where.put(key(image), data(size), must_replace=must_replace)
+        where.put(key(image), data(size), 0.0, must_replace=must_replace)
 
 
 def names(writes: list[Write]) -> list[tuple[Kind, bytes]]:
@@ -50,15 +50,15 @@ def test_what_is_under_way_counts_against_the_bound() -> None:
     put(made, 1, size=900)
     taken = made.take()
     put(made, 2)
-    assert not made.put(key(3), data(200), must_replace=False)
+    assert not made.put(key(3), data(200), 0.0, must_replace=False)
     assert (made.dropped_puts, made.queued_bytes) == (2, 900)
     made.done(taken)
-    assert made.put(key(4), data(200), must_replace=False)
+    assert made.put(key(4), data(200), 0.0, must_replace=False)
 
 
 def test_a_payload_larger_than_the_whole_queue_is_refused() -> None:
     made = queue(puts_bytes_max=1000)
-    assert not made.put(key(1), data(1001), must_replace=False)
+    assert not made.put(key(1), data(1001), 0.0, must_replace=False)
     assert len(made) == 0
 
 
@@ -94,7 +94,7 @@ def test_the_removal_of_an_image_or_an_encoder_covers_the_puts_of_it_and_no_othe
     made = queue()
     other = key(2, encoder=2)
     put(made, 1)
-    made.put(other, data(), must_replace=False)
+    made.put(other, data(), 0.0, must_replace=False)
     made.remove(kind, name)
     assert names(made.take()) == [(kind, name)]
     assert names(made.take()) == [(Kind.PUT, other)]
@@ -207,7 +207,7 @@ def test_its_bookkeeping_holds_whatever_happens(seed: int) -> None:
         image, encoder = rng.randrange(4), rng.randrange(2)
         match rng.randrange(7):
             case 0 | 1:
-                made.put(key(image, encoder), data(rng.randrange(1, 400)), must_replace=rng.random() < 0.5)
+                made.put(key(image, encoder), data(rng.randrange(1, 400)), 0.0, must_replace=rng.random() < 0.5)
             case 2:
                 kind = rng.choice([Kind.REMOVE, Kind.REMOVE_IMAGE, Kind.REMOVE_ENCODER])
                 whole = key(image, encoder)
