@@ -24,7 +24,7 @@ def node_main() -> int:
     from . import process  # after the flags: --help need not wait for it
 
     try:
-        _run(process.run(config, os.environ))
+        _run(process.run(config, os.environ, lambda: configuration.load(sys.argv[1:], os.environ)))
     except InvalidValue as error:
         return _fail(2, error)
     except EdgeCacheError as error:

@@ -15,6 +15,7 @@ from ..protocol.cloud.objects import SCHEMES, checked_url
 from ..protocol.errors import InvalidValue
 from .eviction.policies import POLICIES, POLICY_USUAL
 from .interfaces import is_loopback
+from .memory_readings import MemoryReadings
 
 Address = tuple[str, int]
 
@@ -79,6 +80,8 @@ class Config:
     """How many nodes keep each feature."""
     log_format: str = "text"
     """`text` or `json`."""
+    config_file: Path | None = None
+    """Where some of this was read; SIGHUP has it read again, and `memory` taken up."""
 
     def peer_candidates(self, http_port: int) -> list[Address]:
         """Where to try to listen for peers, in this order."""
@@ -143,7 +146,10 @@ def load(argv: Sequence[str], environment: Mapping[str, str], parser: argparse.A
         raise InvalidValue(
             "--cluster-key and --insecure: choose --cluster-key to let in who has the key, or --insecure for everybody"
         )
-    config = Config(**{_RENAMED.get(key, key): value for key, value in values.items()})
+    config = Config(
+        **{_RENAMED.get(key, key): value for key, value in values.items()},
+        config_file=Path(config_file) if config_file is not None else None,
+    )
     _check_cloud(config)
     return config
 
@@ -214,20 +220,15 @@ def flag_parser() -> argparse.ArgumentParser:
     add("--seed", metavar="HOST:PORT", action="append", help="peer to call besides those mDNS finds; repeatable")
     add("--no-mdns", action="store_true", default=None, help="no announcement, no search: seeds and known peers only")
     add("--replicas", metavar="N", help="how many nodes keep each feature (default: 2)")
-    add("--config", metavar="FILE.toml", help="read these settings from a file")
+    add("--config", metavar="FILE.toml", help="read these settings from a file; SIGHUP has its memory read again")
     add("--log-format", metavar="text|json", help="of the log on standard error (default: text)")
     return parser
 
 
 def default_memory_bytes() -> int:
     """25 % of the memory that this process may use: the machine's, or its cgroup's where that is less."""
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            available = min(available, int(Path(path).read_text()))
-        except (OSError, ValueError):  # no such cgroup, or "max"
-            continue
-    return max(MEMORY_BYTES_MIN, int(available * MEMORY_SHARE))
+    usable = MemoryReadings().limit_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(MEMORY_BYTES_MIN, int(usable * MEMORY_SHARE))
 
 
 def default_disk_bytes(directory: Path, held_bytes: int, *, is_cloud: bool = False) -> int:

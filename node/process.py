@@ -16,13 +16,14 @@ import socket
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from ..encoder.worker import EncoderWorker
-from ..protocol.errors import EdgeCacheError
+from ..protocol.errors import EdgeCacheError, InvalidValue
 from .address_book import AddressBook
 from .cluster_key import ClusterKey, read_keys
 from .config import DISK_BYTES_MIN, Config, cloud_node_address, default_disk_bytes, default_memory_bytes
@@ -32,6 +33,7 @@ from .http_api import http_app
 from .http_server import http_runner
 from .identity import HeldIdentity, Identity, claim
 from .interfaces import announced, is_loopback, present_addresses
+from .memory_readings import MemoryReadings
 from .remembered_versions import RememberedVersions
 from .service import Node, Settings
 from .stats import Stats
@@ -42,7 +44,7 @@ from .store.threads import RealThreads
 from .tcp import TcpNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from .link import Address, Network
     from .store.cloud import Remote
@@ -68,22 +70,28 @@ class PortInUse(EdgeCacheError):
     """Somebody else listens where this node should."""
 
 
-async def run(config: Config, environment: Mapping[str, str]) -> None:
-    """Run a node until a signal ends it. PortInUse, InvalidValue."""
-    keys = read_keys(config.cluster_key) if config.cluster_key is not None else ()
-    config = _kept_to_loopback(_in_its_role(config))
+async def run(told: Config, environment: Mapping[str, str], read_again: Callable[[], Config]) -> None:
+    """Run a node until a signal ends it. PortInUse, InvalidValue. `read_again` gives what it would be told now."""
+    keys = read_keys(told.cluster_key) if told.cluster_key is not None else ()
+    config = _kept_to_loopback(_in_its_role(told))
     _allow_descriptors()
     _keep_freed_memory()
     held = await asyncio.to_thread(claim, config.data_dir, _default_data_root(environment))
     stop = _stop_on_signals()
     try:
-        while await _live(config, keys, held, stop) == "twin":
+        while await _live(config, keys, held, stop, partial(_reload_on_hangup, told, read_again)) == "twin":
             held.renew()
     finally:
         held.release()
 
 
-async def _live(config: Config, keys: Sequence[ClusterKey], held: HeldIdentity, stop: asyncio.Event) -> str:
+async def _live(
+    config: Config,
+    keys: Sequence[ClusterKey],
+    held: HeldIdentity,
+    stop: asyncio.Event,
+    reload: Callable[[Node], Coroutine[Any, Any, None]],
+) -> str:
     """One life of a node under one id: until `stop`, or until a twin turns up that had the id before."""
     identity = held.identity
     listening = _bind(config.listen)
@@ -104,10 +112,11 @@ async def _live(config: Config, keys: Sequence[ClusterKey], held: HeldIdentity, 
         _log.info("node %s, peers at %s:%d, data in %s", identity.id[:8], *node.peer_address, identity.data_dir)
         print(f"edgecache-node {node.name} ready at http://{shown}:{http_port} (cluster {config.cluster}, {counted})")
         sys.stdout.flush()
+        reloading = asyncio.ensure_future(reload(node))
         ends = [asyncio.ensure_future(event.wait()) for event in (stop, node.twin)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for end in ends:
-            end.cancel()
+        for task in (*ends, reloading):
+            task.cancel()
         await node.leave()
         return "stopped" if stop.is_set() else "twin"
     finally:
@@ -155,6 +164,7 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             seed=identity.boot,
             stats=stats,
             cloud=_cloud(config, settings, identity, network),
+            pressure=MemoryReadings().read,
             disk=disk,
             hour=lambda: time.localtime().tm_hour,
             remembered=RememberedVersions(_kept(identity, "versions.json")),
@@ -333,6 +343,30 @@ def _keep_freed_memory() -> None:
         return
     mallopt(_M_TRIM_THRESHOLD, 8 * 1024 * 1024)
     mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
+
+
+async def _reload_on_hangup(told: Config, read_again: Callable[[], Config], node: Node) -> None:
+    """At each SIGHUP give the store the memory that the configuration file now says; until cancelled.
+
+    Who started the node without a file wants a terminal that hangs up to end it, as it does every other program.
+    """
+    if told.config_file is None:
+        return
+    hangup = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        try:
+            new = await asyncio.to_thread(read_again)
+            memory_bytes = new.memory_bytes or default_memory_bytes()
+            await node.resizing.give(memory_bytes)
+        except InvalidValue as error:
+            _log.error("SIGHUP: nothing is changed: %s", error)
+            continue
+        _log.info("SIGHUP: %d bytes of memory for features", memory_bytes)
+        if replace(new, memory_bytes=told.memory_bytes) != told:
+            _log.warning("SIGHUP: of what has changed beside it, the next start will hear")
 
 
 def _stop_on_signals() -> asyncio.Event:

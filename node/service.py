@@ -33,7 +33,9 @@ from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
 from .peers import Peers
 from .prefetch import Prefetcher
 from .prefetching import Prefetching
+from .pressure import Reading
 from .remembered_versions import RememberedVersions
+from .resizing import Resizing
 from .responder import Answer, Responder
 from .ring import Ring
 from .rumors import Rumors
@@ -132,8 +134,11 @@ class Node:
         memory: MemoryStore | None = None,
         disk: DiskTier | None = None,
         cloud: Cloud | None = None,
+        pressure: Callable[[], Reading] | None = None,
     ) -> None:
         """`memory`: where it is not the usual one; a simulation gives one that holds no bodies.
+
+        `pressure` reads what memory the device has left; without it the store keeps what it was given.
 
         `hour`: that of the day, by which habits go; the loop's where it is not given.
         """
@@ -149,6 +154,9 @@ class Node:
             policy = POLICIES[settings.eviction](settings.memory_bytes)
             memory = MemoryStore(settings.memory_bytes, policy, Arena(settings.memory_bytes))
         self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=self._is_wanted)
+        self.resizing = Resizing(memory, pressure)
+        # What the ring is made of must be the same on every member, so it stays what it was at the start.
+        self._placed_bytes = self.store.capacity_bytes
         rumors = Rumors()
         self.membership = Membership(self.id, self.boot, rumors, tells_loopback=is_loopback(settings.peer_listen[0]))
         self.twin = asyncio.Event()
@@ -251,6 +259,7 @@ class Node:
             self._tasks.append(asyncio.ensure_future(self._load(self._encoder)))
         self._tasks.append(asyncio.ensure_future(self._keep_time()))
         self._tasks.append(asyncio.ensure_future(self._remember()))
+        self._tasks.append(asyncio.ensure_future(self.resizing.watch()))
 
     async def _listen(self) -> None:
         """For connections, and where there may be members, for datagrams at the same port."""
@@ -330,7 +339,7 @@ class Node:
             peer_port=peer_port,
             http_host=_told(http_host),
             http_port=http_port,
-            capacity_bytes=self.store.capacity_bytes,
+            capacity_bytes=self._placed_bytes,
         )
 
     def _answering_protocol(self) -> PeerProtocol:
@@ -431,7 +440,7 @@ class Node:
         if self._ring_version != self.membership.version:
             self._ring_version = self.membership.version
             capacities = {member.id: member.capacity_bytes for member in self.membership.in_ring()}
-            capacities[self.id] = self.store.capacity_bytes
+            capacities[self.id] = self._placed_bytes
             ring = Ring(capacities, self._settings.copies)
             if ring.virtual_nodes != self._ring.virtual_nodes:
                 self._ring = ring

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from .versions import Versions
 
 
+# Why features leave memory: to make room; since the device, or the user, has less for them; since another version is
+# current; since somebody said so.
+EVICTION_REASONS = ("capacity", "pressure", "resized", "version", "forgotten")
+
+
 def member(
     id: str, name: str, http: Address, peer: Address, state: str, capacity_bytes: int, used_bytes: int, boot: str
 ) -> dict[str, Any]:
@@ -72,6 +77,7 @@ def counters(
         "coalesced": stats.coalesced,
         "puts": stats.puts,
         "evictions": memory.evictions,
+        "evictions_by_reason": dict.fromkeys(EVICTION_REASONS, 0) | dict(memory.evicted),
         "bytes_in": stats.bytes_in,
         "bytes_out": stats.bytes_out,
         "rejected_payloads": stats.rejected_payloads,

@@ -68,7 +68,7 @@ class MemoryStore:
     def __init__(self, capacity_bytes: int, policy: EvictionPolicy[bytes], room: Room | None = None) -> None:
         self.capacity_bytes = capacity_bytes
         self.evicted: Counter[str] = Counter()
-        """How many were evicted, by the reason: `capacity`, to make room; `shrunk`, since there is less than before."""
+        """How many have gone, by the reason: `capacity`, to make room; else what `resize` and `remove` were told."""
         self.on_evict: Callable[[Payload], None] | None = None
         """Hears of each payload that was evicted."""
         self._policy = policy
@@ -77,6 +77,7 @@ class MemoryStore:
         self._payload_bytes = 0
         self._encoders: Counter[bytes] = Counter()  # how many entries are of each, by its digest
         self._ceiling = capacity_bytes  # what may be taken now, while it shrinks to the capacity
+        self._shrinks_for = ""
         self._to_move: list[bytes] | None = None
 
     def __len__(self) -> int:
@@ -105,7 +106,7 @@ class MemoryStore:
 
     @property
     def evictions(self) -> int:
-        """How many were evicted."""
+        """How many have gone, for whatever reason."""
         return self.evicted.total()
 
     def get(self, key: bytes) -> Payload | None:
@@ -122,7 +123,7 @@ class MemoryStore:
     def put(self, payload: Payload) -> bool:
         """Keep `payload` instead of what its key had, evicting others; False when it is larger than the whole store."""
         key = payload.key.packed
-        self.remove(key)
+        self._remove(key)
         kept = self._placed(payload)
         if kept is None:
             return False
@@ -138,12 +139,11 @@ class MemoryStore:
         """Where to receive `size` bytes that may be put here; nothing is evicted for what is only announced."""
         return self._room.arriving(size, self._resident_max(len(self._payloads) + 1))
 
-    def remove(self, key: bytes) -> bool:
-        """Forget `key`; False when it was not here."""
-        if key not in self._payloads:
+    def remove(self, key: bytes, reason: str = "forgotten") -> bool:
+        """Forget `key`, for that reason; False when it was not here."""
+        if not self._remove(key):
             return False
-        self._policy.remove(key)
-        self._drop(key)
+        self.evicted[reason] += 1
         return True
 
     def keys_of_image(self, digest: bytes) -> list[bytes]:
@@ -152,14 +152,18 @@ class MemoryStore:
 
     # -- another capacity ---------------------------------------------------------------------------------------
 
-    def resize(self, capacity_bytes: int) -> None:
-        """From now on hold so many bytes. Where it holds more, it grows no further, and `settle` is needed."""
+    def resize(self, capacity_bytes: int, reason: str) -> None:
+        """From now on hold so many bytes. Where it holds more, it grows no further, and `settle` is needed.
+
+        InvalidValue for more than there are addresses for. What is evicted for this is counted under `reason`.
+        """
         if not ENTRY_OVERHEAD_BYTES <= capacity_bytes <= self._room.capacity_bytes_max:
             raise InvalidValue(
                 f"memory of {capacity_bytes} bytes: between {ENTRY_OVERHEAD_BYTES} and {self._room.capacity_bytes_max}"
             )
         self._ceiling = max(capacity_bytes, self.resident_bytes)
         self.capacity_bytes = capacity_bytes
+        self._shrinks_for = reason
         self._to_move = None
 
     def settle(self, steps_max: int = 64) -> bool:
@@ -172,7 +176,7 @@ class MemoryStore:
                 break
             # A little more than is needed: what is moved together still shares a page here and there.
             if room.used_bytes > resident_max - resident_max // 32 or not self._move_one():
-                self._evict("shrunk")
+                self._evict(self._shrinks_for)
         self._ceiling = max(self.capacity_bytes, self.resident_bytes)
         return self._ceiling == self.capacity_bytes
 
@@ -217,6 +221,13 @@ class MemoryStore:
     def _is_pinned(self) -> bool:
         """Whether evicting does not help, since too much of what was evicted is still being sent."""
         return self.pinned_bytes > PINNED_SHARE_MAX * self.capacity_bytes
+
+    def _remove(self, key: bytes) -> bool:
+        if key not in self._payloads:
+            return False
+        self._policy.remove(key)
+        self._drop(key)
+        return True
 
     def _evict(self, reason: str) -> None:
         evicted = self._drop(self._policy.evict())

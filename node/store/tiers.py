@@ -237,12 +237,12 @@ class Tiers:
 
     # -- out ----------------------------------------------------------------------------------------------------
 
-    def remove(self, key: bytes) -> bool:
+    def remove(self, key: bytes, reason: str = "forgotten") -> bool:
         """Forget `key` on this device, reads and writes under way included; whether it held it.
 
         What is in the cloud is everybody's: that is for `remove_from_cloud`, on the node that the user spoke to.
         """
-        was_here = self.memory.remove(key)
+        was_here = self.memory.remove(key, reason)
         if self.disk is not None:
             self.disk.forget_reads(key)
             was_here |= self.disk.tier.remove(key)
@@ -289,7 +289,7 @@ class Tiers:
         stale = {payload.key.packed: None for payload in self.memory if not is_current(payload.key.encoder)}
         if self.disk is not None:
             stale.update((key, None) for key in self.disk.tier if key[DIGEST_BYTES:] in outdated)
-        return sum(self.remove(key) for key in stale)
+        return sum(self.remove(key, "version") for key in stale)
 
     async def remove_encoder(self, encoder: bytes) -> int:
         """Forget everything of the encoder whose identity has that digest; how many entries this device held."""

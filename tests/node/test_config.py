@@ -98,14 +98,15 @@ def test_flags_win_over_variables_and_those_over_the_file(tmp_path: Path) -> Non
         ["--config", str(file), "--name", "flag"],
         {"EDGECACHE_NAME": "variable", "EDGECACHE_REPLICAS": "4", "HOME": "/"},
     )
-    assert config == Config(name="flag", replicas=4, seeds=(("a", 1), ("b", 2)), log_format="json")
+    assert config == Config(name="flag", replicas=4, seeds=(("a", 1), ("b", 2)), log_format="json", config_file=file)
 
 
 def test_a_variable_may_name_the_file_and_several_seeds(tmp_path: Path) -> None:
     file = tmp_path / "node.toml"
     file.write_text('memory = "2MiB"\ninsecure = true\n')
     config = load([], {"EDGECACHE_CONFIG": str(file), "EDGECACHE_SEED": "a:1, b:2", "EDGECACHE_NO_MDNS": "1"})
-    assert config == Config(memory_bytes=2 * 1024**2, insecure=True, no_mdns=True, seeds=(("a", 1), ("b", 2)))
+    seeds = (("a", 1), ("b", 2))
+    assert config == Config(memory_bytes=2 * 1024**2, insecure=True, no_mdns=True, seeds=seeds, config_file=file)
 
 
 def test_a_cluster_key_is_a_flag_a_variable_and_a_setting(tmp_path: Path) -> None:

@@ -93,14 +93,22 @@ class Nodes:
     directory: Path
     running: list[RunningNode] = field(default_factory=list)
 
-    def start(self, *flags: str, environment: dict[str, str] | None = None, program: str = NODE) -> RunningNode:
+    def start(
+        self,
+        *flags: str,
+        environment: dict[str, str] | None = None,
+        program: str = NODE,
+        without: tuple[str, ...] = (),
+    ) -> RunningNode:
+        """One node; `without` some of the usual flags."""
         number = len(self.running) + 1
         defaults = {
             "--name": f"n{number}", "--cluster": f"test-{self.directory.name}-{os.getpid()}",
             "--listen": "127.0.0.1:0", "--data-dir": str(self.directory / f"n{number}"), "--memory": "64MiB",
             "--disk": "0",
         }  # fmt: skip
-        given = [word for flag, value in defaults.items() if flag not in flags for word in (flag, value)]
+        usual = [(flag, value) for flag, value in defaults.items() if flag not in (*flags, *without)]
+        given = [word for pair in usual for word in pair]
         log = self.directory / f"n{number}.log"
         with log.open("w") as stderr:
             process = subprocess.Popen(
