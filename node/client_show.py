@@ -69,7 +69,7 @@ def peers_lines(cluster: Mapping[str, Any]) -> list[str]:
     """A table of the members, this node first."""
     here = cluster["node"]["id"]
     members = sorted(cluster["members"], key=lambda member: (member["id"] != here, str(member["name"])))
-    rows: list[tuple[str, ...]] = [("NAME", "ID", "HTTP", "PEER", "STATE", "MEMORY")]
+    rows: list[tuple[str, ...]] = [("NAME", "ID", "HTTP", "PEER", "STATE", "HOLDS")]
     for member in members:
         memory = f"{size(member['used_bytes'])} of {size(member['capacity_bytes'])}"
         name = f"{member['name']} (asked)" if member["id"] == here else str(member["name"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
 
 import ifaddr
@@ -79,6 +80,7 @@ def present_addresses() -> list[InterfaceAddress]:
     ]
 
 
+@lru_cache(maxsize=1024)  # asked of every member whenever it is told of, and parsing takes 8 µs
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens on `host`, an address or a name."""
     try:

@@ -99,6 +99,7 @@ class Links:
         self._at_once = {False: asyncio.Semaphore(STRANGERS_AT_ONCE), True: asyncio.Semaphore(REMEMBERED_AT_ONCE)}
         self._links: dict[NodeId, Link] = {}
         self._used_at: dict[NodeId, float] = {}  # of the open ones, the longest unused first
+        self._tidied_version = -1  # of the membership; -1 when a connection came since
         self._dialling: dict[NodeId, asyncio.Task[Link | None]] = {}
         self._shunned: dict[NodeId, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -251,6 +252,7 @@ class Links:
         if held is not None:
             held.protocol.abort("the node has restarted")
         self._links[hello.id] = link
+        self._tidied_version = -1
         self._shunned.pop(hello.id, None)
         self._touch(hello.id)
         self._start(self._watch(link))
@@ -290,12 +292,18 @@ class Links:
     def tidy(self, now: float) -> None:
         """Close what leads to nobody in the ring, what has been idle for long, and what is too much."""
         surplus = len(self._links) - LINKS_MAX
-        for node, used_at in list(self._used_at.items()):
+        is_as_before, self._tidied_version = self._tidied_version == self._membership.version, self._membership.version
+        closing = []
+        for node, used_at in self._used_at.items():
+            if is_as_before and surplus <= 0 and now - used_at < LINK_IDLE_S:
+                break  # all that follow were used since
             link, member = self._links[node], self._membership.get(node)
             is_of_use = member is not None and member.is_in_ring and member.boot == link.hello.boot
             if is_of_use and (link.is_busy or (now - used_at < LINK_IDLE_S and surplus <= 0)):
                 continue
             surplus -= 1
+            closing.append(link)
+        for link in closing:
             link.was_closed_here = True
             link.protocol.close()
 

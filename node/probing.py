@@ -116,10 +116,12 @@ class Prober:
 
     def deadline(self) -> float:
         """When `tick` is next needed."""
-        times = [self._next_at, self._revive_at, self._membership.deadline()]
-        times += [p.ends_at if p.helpers else p.direct_ends_at for p in self._probing.values()]
-        times += [relay.ends_at for relay in self._relays.values()]
-        return min(times)
+        first = min(self._next_at, self._revive_at, self._membership.deadline())
+        for probing in self._probing.values():  # a few; this is asked after every datagram
+            first = min(first, probing.ends_at if probing.helpers else probing.direct_ends_at)
+        for relay in self._relays.values():
+            first = min(first, relay.ends_at)
+        return first
 
     def tick(self, now: float, digest: bytes) -> tuple[list[Action], list[Member]]:
         """What to do now, and the members whose state changed."""

@@ -308,12 +308,15 @@ class Node:
 
     async def _keep_time(self) -> None:
         loop = asyncio.get_running_loop()
+        inbound_at = 0.0
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             now = loop.time()
             self._links.tidy(now)
-            for protocol in [p for p in self._inbound if now - p.connection.heard_at > INBOUND_IDLE_S]:
-                protocol.close("silent for too long")
+            if now >= inbound_at:
+                inbound_at = now + INBOUND_IDLE_S / 20
+                for protocol in [p for p in self._inbound if now - p.connection.heard_at > INBOUND_IDLE_S]:
+                    protocol.close("silent for too long")
             self.store.tell_uses()
             await self._remembered.save(self.versions)
             await self._address_book.save()
