@@ -95,6 +95,8 @@ _ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
 }
 _NAMED_MAX = 5  # tensors in one message
+# Beyond any model there is: a config.json must not make a device allocate until it dies.
+_SIZES_MAX = {"hidden_size": 16_384, "image_size": 8192, "patch_size": 8192, "num_hidden_layers": 512}
 
 
 def load(directory: Path) -> VisionTransformer:
@@ -111,7 +113,10 @@ def load(directory: Path) -> VisionTransformer:
         raise
     except (OSError, msgspec.MsgspecError, SafetensorError, TypeError, ValueError, LookupError) as error:
         raise InvalidValue(f"{directory.name}: {type(error).__name__}: {error}") from error
-    weights = _renamed(tensors, family, shape)
+    try:
+        weights = _renamed(tensors, family, shape)
+    except RuntimeError as error:  # torch's, of tensors that do not fit together
+        raise InvalidValue(f"tensors of shapes that no {family} has: {error}") from error
     model = VisionTransformer(shape)
     _fill(model, weights)
     refuse_broken_weights(model)
@@ -127,9 +132,11 @@ def shape_of(config: Mapping[str, Any]) -> VitShape:
     is_clip, is_siglip, is_dino = (family.startswith(name) for name in ("clip", "siglip", "dinov2"))
     defaults = {"norm": 1e-5 if is_clip else 1e-6 if is_siglip or is_dino else 1e-12}
     dim, side, patch = vision.get("hidden_size", 768), vision.get("image_size", 224), vision.get("patch_size", 16)
-    for name, value in {"hidden_size": dim, "image_size": side, "patch_size": patch}.items():
-        if not isinstance(value, int) or value < 1:
-            raise InvalidValue(f"{name} {value!r}, expected one positive number")
+    depth = vision.get("num_hidden_layers", 12)
+    sizes = {"hidden_size": dim, "image_size": side, "patch_size": patch, "num_hidden_layers": depth}
+    for name, value in sizes.items():
+        if not isinstance(value, int) or not 1 <= value <= _SIZES_MAX[name]:
+            raise InvalidValue(f"{name} {value!r}, expected one number from 1 to {_SIZES_MAX[name]}")
     heads = int(vision.get("num_attention_heads", 12))
     if heads < 1 or dim % heads or side < patch:
         raise InvalidValue(f"dim {dim} with {heads} heads, side {side} with patches of {patch}: they do not fit")
@@ -141,6 +148,8 @@ def shape_of(config: Mapping[str, Any]) -> VitShape:
         width = int(dim * vision.get("mlp_ratio", 4))
         if vision.get("use_swiglu_ffn"):
             activation, width = SWIGLU, (int(width * 2 / 3) + 7) // 8 * 8
+    if not 1 <= width <= 8 * _SIZES_MAX["hidden_size"]:
+        raise InvalidValue(f"perceptrons of width {width}, expected 1 to {8 * _SIZES_MAX['hidden_size']}")
     if activation != SWIGLU:
         if activation not in _ACTIVATIONS:
             raise InvalidValue(f"activation {activation!a}, expected one of {', '.join(_ACTIVATIONS)}")
@@ -151,7 +160,7 @@ def shape_of(config: Mapping[str, Any]) -> VitShape:
         stem=(),
         patch_side=patch,
         dim=dim,
-        depth=int(vision.get("num_hidden_layers", 12)),
+        depth=depth,
         heads=heads,
         classes=0,
         mlp_dim=width,

@@ -62,5 +62,10 @@ def _made_by(source: str) -> Encoder:
         make = getattr(import_module(path), factory)
     except (ImportError, AttributeError) as error:
         raise InvalidValue(str(error)) from error
+    if not callable(make):
+        raise InvalidValue(f"module:{source} is {type(make).__name__}, expected something to call without arguments")
     encoder: Encoder = make()
+    lacking = [name for name in ("identity", "shape", "encode_batch") if not hasattr(encoder, name)]
+    if lacking:
+        raise InvalidValue(f"module:{source} makes {type(encoder).__name__} without {', '.join(lacking)}")
     return encoder

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.errors import EncoderUnavailable, ImageTooLarge, InvalidValue
+from .batching import Batcher
 from .process import Outcome, WorkerFailed, WorkerProcess
 from .spec import Description, identity_of
 
 BATCH_IMAGES_MAX = 8
+# What one call should take: an image that comes just after it began waits no longer than that for the next, and a small
+# model's call has several images all the same.
+BATCH_TARGET_S = 0.25
 BATCH_BYTES_MAX = 256 << 20
 WAITING_IMAGES_MAX = 64
 WAITING_BYTES_MAX = 256 << 20
@@ -33,8 +36,9 @@ _log = logging.getLogger(__name__)
 class EncoderWorker:
     """Encodes images in one process of its own, and restarts that process when it fails.
 
-    Requests that come while it is busy go together, up to BATCH_IMAGES_MAX, as soon as it is free; none is held back
-    to fill a batch. `known` says what the encoder is, as soon as that is known.
+    Requests that come while it is busy go together as soon as it is free, as many as fit into BATCH_TARGET_S
+    (`encoder/batching.py`); none is held back to fill a batch. `known` says what the encoder is, as soon as that is
+    known.
     """
 
     def __init__(self, spec: str, *, threads: int | None = None) -> None:
@@ -44,8 +48,9 @@ class EncoderWorker:
         self.known: Description | None = identity_of(spec)
         self._spec = spec
         self._threads = threads if threads is not None else max(1, min(THREADS_MAX, len(os.sched_getaffinity(0)) - 1))
-        self._waiting: deque[_Request] = deque()
-        self._waiting_bytes = 0
+        self._waiting: Batcher[_Request] = Batcher(
+            target_s=BATCH_TARGET_S, images_max=BATCH_IMAGES_MAX, bytes_max=BATCH_BYTES_MAX
+        )
         self._encoding: list[_Request] = []
         self._arrived = asyncio.Event()
         self._failure: _Failure | None = None
@@ -87,19 +92,19 @@ class EncoderWorker:
             raise ImageTooLarge(f"image of {len(image)} bytes, at most {WAITING_BYTES_MAX}")
         await self.start()
         self._refuse_if_unavailable()
-        if len(self._waiting) >= WAITING_IMAGES_MAX or self._waiting_bytes + len(image) > WAITING_BYTES_MAX:
+        if len(self._waiting) >= WAITING_IMAGES_MAX or self._waiting.waiting_bytes + len(image) > WAITING_BYTES_MAX:
             raise EncoderUnavailable(
-                f"{len(self._waiting)} images of {self._waiting_bytes} bytes wait for the encoder, "
+                f"{len(self._waiting)} images of {self._waiting.waiting_bytes} bytes wait for the encoder, "
                 f"at most {WAITING_IMAGES_MAX} of {WAITING_BYTES_MAX} bytes"
             )
-        request = _Request(image, asyncio.get_running_loop().create_future())
-        self._waiting.append(request)
-        self._waiting_bytes += len(image)
+        loop = asyncio.get_running_loop()
+        request = _Request(image, loop.create_future())
+        self._waiting.add(loop.time(), request, len(image))
         self._arrived.set()
         try:
             outcome = await request.outcome
         finally:
-            self._forget(request)
+            self._waiting.remove(request)  # its turn came, or its caller has gone
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -131,6 +136,7 @@ class EncoderWorker:
         self._fail_requests(self._failure)
 
     async def _run_one_process(self) -> None:
+        loop = asyncio.get_running_loop()
         process = await WorkerProcess.spawn(self._spec, self._threads)
         self._process_id = process.id
         try:
@@ -143,8 +149,10 @@ class EncoderWorker:
                 while not self._waiting:
                     self._arrived.clear()
                     await process.live_until(self._arrived)
-                self._encoding = self._next_batch()
+                started = loop.time()
+                self._encoding = self._waiting.take(started)
                 outcomes = await process.encode([request.image for request in self._encoding], description.shape)
+                self._waiting.took(loop.time() - started, len(outcomes))
                 for request, outcome in zip(self._encoding, outcomes, strict=True):
                     request.resolve(outcome)
                 self._encoding = []
@@ -169,28 +177,9 @@ class EncoderWorker:
         self._fail_requests(failure)
         return delay_s
 
-    def _next_batch(self) -> list[_Request]:
-        batch: list[_Request] = []
-        batch_bytes = 0
-        while self._waiting and len(batch) < BATCH_IMAGES_MAX:
-            batch_bytes += len(self._waiting[0].image)
-            if batch and batch_bytes > BATCH_BYTES_MAX:
-                break
-            batch.append(self._waiting[0])
-            self._forget(self._waiting[0])
-        return batch
-
-    def _forget(self, request: _Request) -> None:
-        """Take a request out of what waits, if it is still there: its turn came, or its caller has gone."""
-        if request in self._waiting:
-            self._waiting.remove(request)
-            self._waiting_bytes -= len(request.image)
-
     def _fail_requests(self, failure: _Failure) -> None:
-        failed = [*self._encoding, *self._waiting]
+        failed = [*self._encoding, *self._waiting.clear()]
         self._encoding = []
-        self._waiting.clear()
-        self._waiting_bytes = 0
         for request in failed:
             request.resolve(failure.error())
 

@@ -94,6 +94,7 @@ def respoiled(directory: Path, change: Callable[[dict[str, torch.Tensor]], objec
             lambda w: w.update({"embeddings.position_embeddings": torch.ones(1, 10, 32)}),
             r"10 positions, expected 1 and 4 × 4",
         ),
+        (lambda w: w.update({"embeddings.position_embeddings": torch.ones(3)}), "shapes that no vit has"),
     ],
 )
 def test_what_does_not_fit_is_named(change: Callable[[dict[str, torch.Tensor]], object], says: str, tmp_path: Path):  # type: ignore[no-untyped-def]
@@ -110,7 +111,9 @@ def test_what_does_not_fit_is_named(change: Callable[[dict[str, torch.Tensor]], 
         ({"hidden_act": "relu6"}, "activation 'relu6'"),
         ({"num_attention_heads": 5}, "dim 32 with 5 heads"),
         ({"image_size": [32, 32]}, r"image_size \[32, 32\]"),
-        ({"num_hidden_layers": "many"}, "ValueError|many"),
+        ({"num_hidden_layers": "many"}, "num_hidden_layers 'many'"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers 1000000000, expected one number from 1 to 512"),
+        ({"intermediate_size": 10**9}, "perceptrons of width 1000000000"),
     ],
 )
 def test_another_architecture_is_refused(changes: dict[str, object], says: str, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_what_is_exported_is_an_encoder(precision: str, tmp_path: Path, capsys: 
     ("arguments", "says"),
     [
         (["--encoder", "tensorrt:x"], "expected edgecache/tiny, hf:"),
-        (["--encoder", "module:types:SimpleNamespace"], "whose model is at hand"),
+        (["--encoder", "module:tests.encoder.test_library:FakeEncoder"], "whose model is at hand"),
         (["--precision", "int8-static"], "--images"),
         (["--images", "/no/such/place"], "neither a directory"),
     ],

@@ -12,7 +12,8 @@ from edgecache.protocol.errors import InvalidValue
 
 
 def test_a_users_own_factory_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "some_users_encoder.py").write_text("class Mine:\n    shape = (1, 2)\n\ndef make(): return Mine()\n")
+    mine = "class Mine:\n    identity, shape, encode_batch = 1, (1, 2), 2\n\ndef make(): return Mine()\n"
+    (tmp_path / "some_users_encoder.py").write_text(mine)
     monkeypatch.syspath_prepend(tmp_path)
     assert load("module:some_users_encoder:make").shape == (1, 2)
 
@@ -20,6 +21,15 @@ def test_a_users_own_factory_is_called(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("source", ["no.such.module:make", "json:no_such_factory"])
 def test_what_is_not_there_is_named(source: str) -> None:
     with pytest.raises(InvalidValue, match="no"):
+        load(f"module:{source}")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [("os:sep", "is str, expected something to call"), ("os:getcwd", "str without identity, shape, encode_batch")],
+)
+def test_what_is_no_encoder_is_refused_for_good(source: str, says: str) -> None:
+    with pytest.raises(InvalidValue, match=says):
         load(f"module:{source}")
 
 
