@@ -1,4 +1,4 @@
-"""What one node tells another of what it knows: members, encoders and current versions. Pure.
+"""What one node tells another of what it knows: members, encoders, current versions and removals. Pure.
 
 News travel as rumors beside probes (`rumors.py`). Every probe and its answer also carry a digest of all that is known:
 where two differ for longer than rumors take, the two exchange everything. That is what memberlist's periodic full
@@ -15,8 +15,19 @@ import xxhash
 from ..protocol import messages
 from ..protocol.errors import InvalidValue, RemoteProtocolError
 from ..protocol.frames import HEAD_BYTES_MAX
-from ..protocol.keys import EncoderIdentity
-from ..protocol.messages import Alive, Exists, Gone, NowCurrent, Rumor, Said, Suspected
+from ..protocol.keys import DIGEST_BYTES, PACKED_KEY_BYTES, EncoderIdentity
+from ..protocol.messages import (
+    Alive,
+    Exists,
+    Gone,
+    NowCurrent,
+    Removed,
+    RemovedPart,
+    RemovedSums,
+    Rumor,
+    Said,
+    Suspected,
+)
 from .membership import MEMBERS_MAX
 from .sightings import Sighting
 from .versions import Current
@@ -25,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .membership import Member, Membership
+    from .removals import Removals
     from .ring import NodeId
     from .rumors import Rumors
     from .versions import Versions
@@ -41,6 +53,8 @@ class Heard:
     changed: list[Member] = field(default_factory=list)
     outdated: list[str] = field(default_factory=list)
     """Encoders whose older features are gone from now on."""
+    removed: list[bytes] = field(default_factory=list)
+    """Keys and images of which older features are gone from now on."""
     to_call: list[Sighting] = field(default_factory=list)
     """Where somebody may be who has this node's own id."""
     is_all: bool = False
@@ -50,9 +64,10 @@ class Heard:
 class Gossip:
     """Sums up and takes in what nodes tell each other, for one node."""
 
-    def __init__(self, membership: Membership, versions: Versions, rumors: Rumors) -> None:
+    def __init__(self, membership: Membership, versions: Versions, removals: Removals, rumors: Rumors) -> None:
         self._membership = membership
         self._versions = versions
+        self._removals = removals
         self._rumors = rumors
         self._told: set[bytes] = set()
         self._digest = b""
@@ -65,10 +80,12 @@ class Gossip:
         """16 bytes that differ when the knowledge does."""
         known = [encoder.digest for encoder in self._tell_encoders()]
         current = [f"{name}\0{now.version}\0{now.counter}".encode() for name, now in self._versions.current().items()]
-        return self._membership.digest() + xxhash.xxh3_64_digest(b"\0\0".join([*known, b"", *current]))
+        removed = self._removals.digest().to_bytes(8, "little")
+        return self._membership.digest() + xxhash.xxh3_64_digest(b"\0\0".join([*known, b"", *current, b"", removed]))
 
     def beside(self, said: Said, to: NodeId | None) -> list[bytes]:
         """The rumors to send with `said`; what this node believes against the receiver itself comes first."""
+        self._tell_removed()
         first = self._membership.doubts(to) if to is not None else None
         if first is None and not len(self._rumors):
             return []
@@ -110,6 +127,11 @@ class Gossip:
         now = self._versions.current()[name]
         self._rumors.add(f"current {name}", messages.encode(NowCurrent(name, now.version, now.counter)))
 
+    def _tell_removed(self) -> None:
+        for removal, age_s in self._removals.untold():
+            said = Removed(removal.name, removal.stamp, age_s)
+            self._rumors.add(f"removed {removal.name.hex()}", messages.encode(said))
+
     # -- what is heard ------------------------------------------------------------------------------------------
 
     def hear(self, now: float, rumors: Sequence[Rumor]) -> Heard:
@@ -130,6 +152,8 @@ class Gossip:
                     self._learn(rumor.name, rumor.version, rumor.fingerprint)
                 case NowCurrent():
                     self._hear_current(rumor.encoder, Current(rumor.counter, rumor.version), heard)
+                case Removed():
+                    self._hear_removed(now, rumor.name, rumor.stamp, rumor.age_s, heard)
         return heard
 
     def merge(self, now: float, state: messages.State) -> Heard:
@@ -166,6 +190,45 @@ class Gossip:
         if is_news:
             heard.outdated.append(name)
             self.tell_current(name)
+
+    def _hear_removed(self, now: float, name: bytes, stamp: int, age_s: float, heard: Heard) -> None:
+        if len(name) not in (PACKED_KEY_BYTES, DIGEST_BYTES):
+            raise RemoteProtocolError(f"removal of {len(name)} bytes: {PACKED_KEY_BYTES} or {DIGEST_BYTES} expected")
+        try:
+            is_news = self._removals.hear(name, stamp, age_s, now)
+        except InvalidValue as error:
+            raise RemoteProtocolError(f"state: {error}") from None
+        if is_news:
+            heard.removed.append(name)
+
+    # -- removals, part by part: they may be many -----------------------------------------------------------------
+
+    def removed_sums(self) -> RemovedSums:
+        """What to compare first."""
+        return RemovedSums(self._removals.sums())
+
+    def removed_parts(self, theirs: RemovedSums) -> list[int]:
+        """The parts to be exchanged with who says `theirs`."""
+        return self._removals.differing(theirs.sums)
+
+    def removed_part(self, now: float, number: int) -> RemovedPart:
+        """All of that part that this node knows, or the latest."""
+        removals = self._removals.part(number, messages.KEYS_MAX)
+        return RemovedPart(
+            number,
+            [removal.name for removal in removals],
+            [removal.stamp for removal in removals],
+            [max(0, round(now - removal.since)) for removal in removals],
+        )
+
+    def merge_removed(self, now: float, part: RemovedPart) -> Heard:
+        """Take in what a peer says was removed; RemoteProtocolError for what no correct peer says."""
+        if not len(part.names) == len(part.stamps) == len(part.ages) <= messages.KEYS_MAX:
+            raise RemoteProtocolError(f"{len(part.names)} removals at once, at most {messages.KEYS_MAX}, each with all")
+        heard = Heard()
+        for name, stamp, age_s in zip(part.names, part.stamps, part.ages, strict=True):
+            self._hear_removed(now, name, stamp, age_s, heard)
+        return heard
 
     # -- when to exchange everything ----------------------------------------------------------------------------
 

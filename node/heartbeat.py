@@ -214,6 +214,8 @@ class Heartbeat:
 
     async def exchange(self, link: Link) -> bool:
         """Learn all that the other side knows, and tell it all that this node does; whether that was done."""
+        if not await self._exchange_removals(link):  # first: who knows all, may answer from its disk
+            return False
         state = await link.ask(messages.GetState(), EXCHANGE_TIMEOUT_S)
         if state is None or not isinstance(state.answer, messages.State):
             return False
@@ -223,6 +225,21 @@ class Heartbeat:
             self._links.offended(link, error)
             return False
         return await link.ask(self._gossip.state(), EXCHANGE_TIMEOUT_S) is not None
+
+    async def _exchange_removals(self, link: Link) -> bool:
+        theirs = await link.ask(self._gossip.removed_sums(), EXCHANGE_TIMEOUT_S)
+        if theirs is None or not isinstance(theirs.answer, messages.RemovedSums):
+            return False
+        for number in self._gossip.removed_parts(theirs.answer):
+            part = await link.ask(self._gossip.removed_part(self._loop.time(), number), EXCHANGE_TIMEOUT_S)
+            if part is None or not isinstance(part.answer, messages.RemovedPart):
+                return False
+            try:
+                self._on_heard(self._gossip.merge_removed(self._loop.time(), part.answer))
+            except RemoteProtocolError as error:
+                self._links.offended(link, error)
+                return False
+        return True
 
     def _start(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

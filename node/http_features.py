@@ -204,7 +204,7 @@ class FeaturesApi:
             if stored.copies == 0:
                 raise Problem(507, f"no node has kept these {payload.nbytes} bytes")
             if ask.durable:
-                await self._make_durable(payload)
+                await self._make_durable(stored.payload)
         headers = {
             **key_headers(payload.key),
             hdrs.LOCATION: f"/v1/features/{format_digest(digest)}",

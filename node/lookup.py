@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from ..protocol.keys import FeatureKey
     from ..protocol.payload import Payload
+    from .removals import Removals
     from .ring import NodeId, Ring
     from .stats import Stats
     from .store.tiers import Tiers
@@ -83,9 +84,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What became of a put: on how many nodes the payload now is."""
+    """What became of a put: on how many nodes the payload now is, and the payload as it is there."""
 
     copies: int
+    payload: Payload
 
 
 class Encoder(Protocol):
@@ -119,8 +121,11 @@ class Peers(Protocol):
     async def put(self, node: NodeId, payload: Payload, age_s: float, timeout_s: float) -> bool:
         """Store a payload whose making began `age_s` ago; whether the node kept it."""
 
-    async def forget(self, node: NodeId, names: Sequence[bytes], timeout_s: float) -> int | None:
-        """Drop keys (64 bytes) and images (32 bytes: every key of it); how many entries went, None without answer."""
+    async def forget(self, node: NodeId, names: Sequence[bytes], timeout_s: float, stamp: int = 0) -> int | None:
+        """Drop keys (64 bytes) and images (32 bytes: every key of it); how many entries went, None without answer.
+
+        With the `stamp` of a removal, for good.
+        """
 
 
 class Lookup:
@@ -136,6 +141,7 @@ class Lookup:
         peers: Peers,
         encoder: Encoder | None,
         versions: Versions,
+        removals: Removals,
         now: Callable[[], float],
         stats: Stats,
     ) -> None:
@@ -146,6 +152,7 @@ class Lookup:
         self._peers = peers
         self._encoder = encoder
         self._versions = versions
+        self._removals = removals
         self._now = now
         self._stats = stats
         self.on_asked: Callable[[str, bytes], None] | None = None
@@ -249,7 +256,7 @@ class Lookup:
 
         async def ask(node: NodeId) -> Found | None:
             payload = await self._peers.get(node, key.packed, deadline - self._now())
-            if payload is None or payload.fidelity < min_fidelity or not self._versions.fits(payload):
+            if payload is None or payload.fidelity < min_fidelity or not self._may_answer(payload):
                 return None
             return Found(payload, Source.PEER, self._peers.name(node))
 
@@ -274,13 +281,14 @@ class Lookup:
             raise EncoderUnavailable(
                 f"nobody holds these features, and this node does not run {key.encoder}", retry_after_s=60
             )
+        knows = self._removals.known(key)
         try:
             array = await self._encoder.encode(image)
         except Exception:
             self._stats.encode_failures += 1
             raise
         self._stats.encodes += 1
-        payload = payloads.encode(array, key, min_fidelity=max(min_fidelity, payloads.FIDELITY_USUAL))
+        payload = payloads.encode(array, key, min_fidelity=max(min_fidelity, payloads.FIDELITY_USUAL)).knowing(knows)
         self._keep(payload, started, is_new=True)
         if reach is not Reach.LOCAL:
             await self._leave_copies(payload, started)
@@ -386,7 +394,7 @@ class Lookup:
         by_packed = {key.packed: key for key in keys}
         for node, answer in zip(plan, answers, strict=True):
             for packed, payload in answer.items():
-                if not self._versions.fits(payload):
+                if not self._may_answer(payload):
                     continue
                 found[by_packed[packed]] = Found(payload, Source.PEER, self._peers.name(node))
 
@@ -416,6 +424,7 @@ class Lookup:
         """Store features made elsewhere with their owner and its replica. Other nodes forget an older copy."""
         started = self._now()
         self._stats.puts += 1
+        payload = payload.knowing(self._removals.known(payload.key))  # the user knows: it is given once more
         key = payload.key.packed
         holders = self._ring().holders(key)
         others = [node for node in self._peers.others() if node not in holders]
@@ -423,11 +432,11 @@ class Lookup:
         kept_here = self._keep(payload, started, is_new=True)
         copies = await self._leave_copies(payload, started)
         await stale
-        return Stored(copies + kept_here)
+        return Stored(copies + kept_here, payload)
 
     async def make_durable(self, payload: Payload) -> bool:
         """Wait until a payload that was just answered or put would survive a power cut; False if it would not."""
-        if not self._store.is_on_disk(payload.key.packed):
+        if not self._store.is_on_disk(payload.key.packed) and self._may_answer(payload):
             self._store.put(payload)
         return await self._store.flush(payload.key.packed)
 
@@ -436,12 +445,16 @@ class Lookup:
         return await self._store.flush()
 
     async def forget(self, names: Sequence[bytes]) -> int:
-        """Drop keys (64 bytes) and images (32 bytes) on every member and in the cloud; how many entries went."""
+        """Drop keys (64 bytes) and images (32 bytes) on every member and in the cloud; how many entries went.
+
+        Who cannot be reached now hears of it when it is back (`removals.py`).
+        """
+        stamp = self._removals.make(names, self._now())
         gone = self.forget_here(names)
         others = self._peers.others()
         answers = await asyncio.gather(
             self._store.remove_from_cloud(names, FORGET_TIMEOUT_S),
-            *(self._peers.forget(node, names, FORGET_TIMEOUT_S) for node in others),
+            *(self._peers.forget(node, names, FORGET_TIMEOUT_S, stamp) for node in others),
         )
         return gone + sum(answer or 0 for answer in answers)
 
@@ -452,6 +465,11 @@ class Lookup:
             self._tombstones.add(name, self._now())
             gone += self._store.remove(name) if len(name) == PACKED_KEY_BYTES else self._store.remove_image(name)
         return gone
+
+    def remove_for_peer(self, names: Sequence[bytes], stamp: int) -> tuple[int, int]:
+        """Drop for good what a member's user removes; how many entries went, and the stamp of the removal now."""
+        stamp = self._removals.take_over(names, stamp, self._now())
+        return self.forget_here(names), stamp
 
     def accept(self, payload: Payload, age_s: float) -> bool:
         """Keep what a peer put here; False when it was forgotten since its making began, is stale, or does not fit."""
@@ -471,7 +489,12 @@ class Lookup:
     def _keep(self, payload: Payload, started: float, *, is_new: bool = False) -> bool:
         if self._tombstones.forbids(payload.key, started) or not self._versions.is_current(payload.key.encoder):
             return False
-        return self._versions.fits(payload) and self._store.put(payload, is_new=is_new)
+        self._removals.saw(payload)
+        return self._may_answer(payload) and self._store.put(payload, is_new=is_new)
+
+    def _may_answer(self, payload: Payload) -> bool:
+        """Whether what somebody else holds is what this node would hold: it may not have heard of a removal yet."""
+        return self._versions.fits(payload) and self._removals.allows(payload)
 
     async def _leave_copies(self, payload: Payload, started: float) -> int:
         """Put `payload` where the ring wants it, passing over who does not answer; how many other nodes have it."""

@@ -6,7 +6,7 @@ No method raises for a peer that is slow, dead or wrong: that is what None, Fals
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..protocol import messages, payload
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 class Peers:
     """The other members, as a lookup sees them."""
 
-    def __init__(self, links: Links, membership: Membership, stats: Stats) -> None:
+    def __init__(
+        self,
+        links: Links,
+        membership: Membership,
+        stats: Stats,
+        on_removed: Callable[[Sequence[bytes], int], None],
+    ) -> None:
+        """`on_removed` hears the stamp that a member gave to a removal instead of this node's."""
+        self._on_removed = on_removed
         self._links = links
         self._membership = membership
         self._stats = stats
@@ -103,16 +111,19 @@ class Peers:
         self._stats.bytes_out += given.nbytes
         return True
 
-    async def forget(self, node: NodeId, names: Sequence[bytes], timeout_s: float) -> int | None:
+    async def forget(self, node: NodeId, names: Sequence[bytes], timeout_s: float, stamp: int = 0) -> int | None:
         """Drop keys and images there."""
         link = self._links.link(node) or await self._links.to(node, timeout_s)
         gone = 0
         for at in range(0, len(names), messages.KEYS_MAX):
             batch = list(names[at : at + messages.KEYS_MAX])
-            answered = await link.ask(messages.Forget(batch), timeout_s) if link is not None else None
-            if answered is None or not isinstance(answered.answer, messages.Done):
+            request = messages.Remove(batch, stamp) if stamp else messages.Forget(batch)
+            answered = await link.ask(request, timeout_s) if link is not None else None
+            if answered is None or not isinstance(answered.answer, messages.Done | messages.AllRemoved):
                 return None
             gone += answered.answer.count
+            if isinstance(answered.answer, messages.AllRemoved) and answered.answer.stamp > stamp:
+                self._on_removed(batch, answered.answer.stamp)
         return gone
 
     def _checked(self, link: Link, blob: Buffer, key: bytes) -> Payload | None:

@@ -52,6 +52,7 @@ class Responder:
         stats: Stats,
         now: Callable[[], float],
         heard_state: Callable[[messages.State], None],
+        heard_removed: Callable[[messages.RemovedPart], None],
         is_cloud: bool = False,
     ) -> None:
         """`is_cloud`: of a node that knows no members, and hears of none."""
@@ -64,6 +65,7 @@ class Responder:
         self._now = now
         self._heard_state = heard_state
         self._is_cloud = is_cloud
+        self._heard_removed = heard_removed
 
     def answer(self, peer: Hello, request: Message, blob: memoryview) -> Answer | Coroutine[Any, Any, Answer]:
         """The answer to `peer`'s `request`, whose blob is `blob`; a coroutine where the disk must be read for it."""
@@ -80,6 +82,9 @@ class Responder:
                 return self._put(request, blob)
             case messages.Forget():
                 return self._forget(request)
+            case messages.Remove():
+                names = _checked(request.names, {PACKED_KEY_BYTES, DIGEST_BYTES})
+                return Answer(messages.AllRemoved(*self._lookup.remove_for_peer(names, request.stamp)))
             case messages.Ping():
                 return Answer(messages.Ack(self._gossip.digest(), self._store.used_bytes))
             case messages.GetState():
@@ -87,6 +92,12 @@ class Responder:
             case messages.State():
                 self._heard_state(request)
                 return Answer(messages.Done(1))
+            case messages.RemovedSums():
+                return Answer(self._gossip.removed_sums())
+            case messages.RemovedPart():
+                mine = self._gossip.removed_part(self._now(), request.part)
+                self._heard_removed(request)
+                return Answer(mine)
             case messages.Leave():
                 self._membership.left(self._now(), peer.id, peer.boot)
                 return Answer(messages.Done(1))

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +35,7 @@ from .prefetch import Prefetcher
 from .prefetching import Prefetching
 from .pressure import Reading
 from .remembered_versions import RememberedVersions
+from .removals import Removals
 from .resizing import Resizing
 from .responder import Answer, Responder
 from .ring import Ring
@@ -157,6 +158,7 @@ class Node:
         self.resizing = Resizing(memory, pressure)
         # What the ring is made of must be the same on every member, so it stays what it was at the start.
         self._placed_bytes = self.store.capacity_bytes
+        self.removals = Removals(random.Random(f"{seed}:{self.id}:{self.boot}:removals"))
         rumors = Rumors()
         self.membership = Membership(self.id, self.boot, rumors, tells_loopback=is_loopback(settings.peer_listen[0]))
         self.twin = asyncio.Event()
@@ -168,7 +170,7 @@ class Node:
         self._discovery = discovery
         self._encoder = encoder
         self._address_book = address_book
-        self._gossip = Gossip(self.membership, self.versions, rumors)
+        self._gossip = Gossip(self.membership, self.versions, self.removals, rumors)
         self._links = Links(
             hello=self._hello,
             network=network,
@@ -192,7 +194,7 @@ class Node:
             on_heard=self._heard,
             on_change=self._members_changed,
         )
-        self._peers = Peers(self._links, self.membership, self.stats)
+        self._peers = Peers(self._links, self.membership, self.stats, self._restamped)
         self._ring_version = -1
         self._ring = Ring({}, settings.copies)
         self.lookup = Lookup(
@@ -203,6 +205,7 @@ class Node:
             peers=self._peers,
             encoder=encoder,
             versions=self.versions,
+            removals=self.removals,
             now=loop.time,
             stats=self.stats,
         )
@@ -224,11 +227,12 @@ class Node:
             now=loop.time,
             heard_state=self._heard_state,
             is_cloud=settings.is_cloud,
+            heard_removed=self._heard_removed,
         )
         self._server: Server | None = None
         self._inbound: set[PeerProtocol] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._late_answers: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
         self._is_leaving = False
         self._has_caught_up = asyncio.Event()
         if encoder is not None and encoder.known is not None:
@@ -296,6 +300,7 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._has_caught_up.wait(), CATCH_UP_TIMEOUT_S)
         self.store.remove_outdated(self.versions.is_current, self.versions.known())
+        self._recheck(self.removals.names())
         self.store.is_disk_open = True
         self.has_remembered.set()
         if came := await warm_memory(self.store):
@@ -313,6 +318,7 @@ class Node:
             await asyncio.sleep(HOUSEKEEPING_S)
             now = loop.time()
             self._links.tidy(now)
+            self.removals.tick(now)
             if now >= inbound_at:
                 inbound_at = now + INBOUND_IDLE_S / 20
                 for protocol in [p for p in self._inbound if now - p.connection.heard_at > INBOUND_IDLE_S]:
@@ -386,9 +392,12 @@ class Node:
             answer.close()
             protocol.connection.answer(stream, messages.Missing())
             return
-        task = asyncio.ensure_future(later())
-        self._late_answers.add(task)
-        task.add_done_callback(self._late_answers.discard)
+        self._start_late(later())
+
+    def _start_late(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
     def _greeted(self, protocol: PeerProtocol, hello: messages.Hello) -> None:
         """Somebody dialled this node: it is worth a call back, unless it is this node itself or a clone of it."""
@@ -426,12 +435,16 @@ class Node:
     def _heard_state(self, state: messages.State) -> None:
         self._heard(self._gossip.merge(asyncio.get_running_loop().time(), state))
 
+    def _heard_removed(self, part: messages.RemovedPart) -> None:
+        self._heard(self._gossip.merge_removed(asyncio.get_running_loop().time(), part))
+
     def _heard(self, heard: Heard) -> None:
         for sighting in heard.to_call:
             self._links.sighted(sighting)
         self._drop_outdated(heard.outdated)
+        self._recheck(heard.removed)
         self._members_changed(heard.changed)
-        if heard.changed or heard.outdated:
+        if heard.changed or heard.outdated or heard.removed:
             self._heartbeat.spread()
         if heard.is_all:
             self._has_caught_up.set()
@@ -486,8 +499,25 @@ class Node:
             return 0
         return self.store.remove_outdated(self.versions.is_current, self.versions.known())
 
+    def _restamped(self, names: Sequence[bytes], stamp: int) -> None:
+        """A member had heard of later removals of `names` than this node, and gave this one a later stamp."""
+        now = asyncio.get_running_loop().time()
+        self._recheck([name for name in names if self.removals.hear(name, stamp, 0.0, now)])
+
+    def _recheck(self, removed: Sequence[bytes]) -> None:
+        """Drop what a removal is about that this node heard of late; what is on disk alone, soon."""
+        unread = [key for name in removed for key in self.store.remove_unwanted(name)]
+
+        async def later() -> None:
+            for key in unread:
+                await self.store.read(key)
+
+        if unread:
+            self._start_late(later())
+
     def _is_wanted(self, payload: Payload) -> bool:
-        return self.versions.is_current(payload.key.encoder) and self.versions.fits(payload)
+        encoder = payload.key.encoder
+        return self.versions.is_current(encoder) and self.versions.fits(payload) and self.removals.allows(payload)
 
     # -- what the HTTP face shows -------------------------------------------------------------------------------
 
@@ -549,7 +579,7 @@ class Node:
         """End everything at once, as far as the others can tell without a word."""
         self._is_leaving = True
         await self._prefetching.close()
-        tasks = [*self._tasks, *self._late_answers]
+        tasks = [*self._tasks, *self._late]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

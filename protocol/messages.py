@@ -26,6 +26,8 @@ Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[!-~]*\Z")]
 Name = Annotated[str, Meta(max_length=255)]
 Host = Annotated[str, Meta(max_length=255, pattern=r"\A[!-~]*\Z")]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Stamp = Annotated[int, Meta(ge=0, le=2**53)]
+Age = Annotated[int, Meta(ge=0, le=2**31)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -159,6 +161,27 @@ class Done(Message, frozen=True, array_like=True):
     count: int
 
 
+class Remove(Message, frozen=True, array_like=True):
+    """A user removes keys (64 bytes) and images (32 bytes): drop them, and what else was made before (`removals.py`).
+
+    Answer: AllRemoved.
+    """
+
+    kind = 20
+
+    names: list[bytes]
+    stamp: Annotated[int, Meta(ge=1, le=2**53)]
+
+
+class AllRemoved(Message, frozen=True, array_like=True):
+    """So many entries went, and this is the removal's stamp from now on: a later one where the one said was taken."""
+
+    kind = 21
+
+    count: int
+    stamp: Stamp
+
+
 # -- the cluster -----------------------------------------------------------------------------------------------
 
 
@@ -225,6 +248,25 @@ class Leave(Message, frozen=True, array_like=True):
     kind = 34
 
 
+class RemovedSums(Message, frozen=True, array_like=True):
+    """8 bytes for each part of the sender's removals. Answer: RemovedSums of the other side."""
+
+    kind = 35
+
+    sums: Annotated[bytes, Meta(min_length=512, max_length=512)]
+
+
+class RemovedPart(Message, frozen=True, array_like=True):
+    """The removals of one part, at most 512 of them: names, stamps, ages in seconds. Answer: the same of the other."""
+
+    kind = 36
+
+    part: Annotated[int, Meta(ge=0, le=63)]
+    names: list[bytes]
+    stamps: list[Stamp]
+    ages: list[Age]
+
+
 # -- datagrams: what members say of each other, many small things at a time ---------------------------------------
 
 # One Ethernet packet, with room for IPv6, UDP and encryption. What is cut in pieces is lost piece by piece.
@@ -277,7 +319,15 @@ class Exists(msgspec.Struct, frozen=True, array_like=True, tag=4):
     fingerprint: bytes
 
 
-Rumor = Alive | Suspected | Gone | NowCurrent | Exists
+class Removed(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """A key (64 bytes) or image (32 bytes) was removed, so long ago."""
+
+    name: bytes
+    stamp: Annotated[int, Meta(ge=1, le=2**53)]
+    age_s: Age
+
+
+Rumor = Alive | Suspected | Gone | NowCurrent | Exists | Removed
 
 Number = Annotated[int, Meta(ge=0, lt=2**32)]
 Digest = Annotated[bytes, Meta(max_length=64)]
@@ -338,12 +388,17 @@ MESSAGES: Final[dict[int, type[Message]]] = {
     message.kind: message
     for message in (
         Hello, Refused, Cancel, Get, Found, Missing, BatchGet, Batch, Has, Held, Put, Forget, Done,
-        Ping, Ack, GetState, State, Leave,
+        Remove, AllRemoved,
+        Ping, Ack, GetState, State, Leave, RemovedSums, RemovedPart,
     )
 }  # fmt: skip
 
-REQUESTS: Final = frozenset(m.kind for m in (Get, BatchGet, Has, Put, Forget, Ping, GetState, State, Leave))
-ANSWERS: Final = frozenset(m.kind for m in (Found, Missing, Batch, Held, Done, Ack, State, Refused))
+REQUESTS: Final = frozenset(
+    m.kind for m in (Get, BatchGet, Has, Put, Forget, Remove, Ping, GetState, State, Leave, RemovedSums, RemovedPart)
+)
+ANSWERS: Final = frozenset(
+    m.kind for m in (Found, Missing, Batch, Held, Done, AllRemoved, Ack, State, Refused, RemovedSums, RemovedPart)
+)
 TO_CLOUD_NODE: Final = frozenset(m.kind for m in (Get, BatchGet, Has, Put, Forget, Ping))
 WITH_BLOB: Final = frozenset(m.kind for m in (Found, Batch, Put))
 

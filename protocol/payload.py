@@ -5,19 +5,20 @@ A payload is quantised once, where it is made, and then rests and travels as it 
      0  magic "ECFP"        4  format version u32       8  checksum u64: xxh3 of everything from byte 16 on
     16  header bytes u32   20  tokens u32              24  dim u32         28  fidelity f32
     32  stored body bytes u64                          40  codec u8        41  compression u8
-    42  name bytes u8      43  version bytes u8        44  zeros
+    42  name bytes u8      43  version bytes u8        44  knows u64           52  zeros
     64  image digest 32    96  encoder fingerprint 32  128 name, version, zeros up to a multiple of 64
      …  body: float32 or float16 (tokens, dim), or INT8: float32 scales (tokens,), then int8 codes (tokens, dim)
 
 The header holds the whole key, so a payload cannot answer for another one; and the body starts at a multiple of 64, so
-that `numpy.frombuffer` reads it where it lies.
+that `numpy.frombuffer` reads it where it lies. `knows` is the stamp of the last removal of this image or key that its
+maker had heard of (`node/removals.py`); nearly always 0.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 
@@ -36,11 +37,13 @@ TOKENS_MAX = 65_536
 DIM_MAX = 65_536
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
 FIDELITY_USUAL = 0.99
+STAMP_MAX = 2**53
 SAME_BYTES = 16  # format and checksum of everything else: payloads of one key that begin alike are the same
 
 BEYOND_FLOAT16 = -math.inf  # the fidelity of features that float16 has no numbers for
 
-_HEADER = struct.Struct("<4sIQIIIfQBBBB20x32s32s")
+_HEADER = struct.Struct("<4sIQIIIfQBBBBQ12x32s32s")
+_KNOWS_AT = 44
 _ALIGNMENT = 64
 _CHECKED_FROM = SAME_BYTES
 
@@ -89,6 +92,7 @@ class Payload:
     fidelity: float
     checksum: int
     body_at: int
+    knows: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -99,8 +103,18 @@ class Payload:
         """This payload where `data` has its bytes, which were copied there and are not changed any more."""
         return Payload(
             data.toreadonly(), self.key, self.codec, self.compression, self.tokens, self.dim, self.fidelity,
-            self.checksum, self.body_at,
+            self.checksum, self.body_at, self.knows,
         )  # fmt: skip
+
+    def knowing(self, knows: int) -> Payload:
+        """This payload as one whose maker knew of the removal with that stamp: a copy, unless it says so already."""
+        if knows == self.knows:
+            return self
+        data = bytearray(self.data)
+        struct.pack_into("<Q", data, _KNOWS_AT, knows)
+        checksum = xxhash.xxh3_64_intdigest(memoryview(data)[_CHECKED_FROM:])
+        struct.pack_into("<Q", data, 8, checksum)
+        return replace(self, data=memoryview(data).toreadonly(), checksum=checksum, knows=knows)
 
     def array(self) -> NDArray[np.float32]:
         """The features, float32 (tokens, dim), C order, read-only; of an uncompressed float32 payload a view of it."""
@@ -167,7 +181,7 @@ def parse(data: bytes | bytearray | memoryview, expected: bytes | None = None) -
         raise CorruptPayload(f"payload of {len(view)} bytes: its header alone has {_HEADER.size}")
     (
         magic, version, checksum, body_at, tokens, dim, fidelity, body_bytes,
-        codec_number, compression_number, name_bytes, version_bytes, digest, fingerprint,
+        codec_number, compression_number, name_bytes, version_bytes, knows, digest, fingerprint,
     ) = _HEADER.unpack_from(view)  # fmt: skip
     if magic != MAGIC:
         raise CorruptPayload(f"payload starts with {magic!r}, expected {MAGIC!r}")
@@ -192,10 +206,12 @@ def parse(data: bytes | bytearray | memoryview, expected: bytes | None = None) -
         raise CorruptPayload(f"body of {body_bytes} bytes: {codec.label} ({tokens}, {dim}) has {size}")
     if not -1.0 <= fidelity <= 1.0:
         raise CorruptPayload(f"fidelity {fidelity}: a cosine is between -1 and 1")
+    if knows > STAMP_MAX:
+        raise CorruptPayload(f"stamp {knows} of a removal: at most {STAMP_MAX}")
     key = FeatureKey(digest, encoder)
     if expected is not None and key.packed != expected:
         raise CorruptPayload(f"payload of {key}: another key was asked for")
-    payload = Payload(view, key, codec, compression, tokens, dim, fidelity, checksum, body_at)
+    payload = Payload(view, key, codec, compression, tokens, dim, fidelity, checksum, body_at, knows)
     _check_values(payload)
     return payload
 
@@ -270,7 +286,7 @@ def _header(
     body_at = _aligned(_HEADER.size + len(name) + len(version))
     fixed = _HEADER.pack(
         MAGIC, FORMAT_VERSION, 0, body_at, tokens, dim, fidelity, body_bytes,
-        codec, compression, len(name), len(version), key.digest, key.encoder.fingerprint,
+        codec, compression, len(name), len(version), 0, key.digest, key.encoder.fingerprint,
     )  # fmt: skip
     return (fixed + name + version).ljust(body_at, b"\0")
 

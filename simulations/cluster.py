@@ -110,6 +110,7 @@ class Cluster:
             await node.stop()
             node.store.check()
             node.membership.check()
+            node.removals.check()
 
     async def join(
         self,

@@ -101,7 +101,7 @@ class HeadOnly(Payload):
         """`payload`, with its body among the shared ones."""
         head, tail = bodies.split(payload.data, payload.body_at)
         self = object.__new__(cls)
-        for name in ("key", "codec", "compression", "tokens", "dim", "fidelity", "checksum", "body_at"):
+        for name in ("key", "codec", "compression", "tokens", "dim", "fidelity", "checksum", "body_at", "knows"):
             object.__setattr__(self, name, getattr(payload, name))
         object.__setattr__(self, "head", head)
         object.__setattr__(self, "_tail", tail)

@@ -3,7 +3,8 @@
     A wrong answer        no bytes but those of the image, the encoder and the version that were asked for
     An old entry          none of a version that its holder knows to be outdated
     A call that hangs     every call ends by its deadline, whoever is dead, cut off, slow or stopped
-    A lasting quarrel     some time after the last fault, all agree on members, ring and versions, and hold nothing old
+    A lasting quarrel     some time after the last fault, all agree on members, ring, versions and removals, and hold
+                          nothing that is outdated or was removed, wherever the nodes were then
 
 The seed decides everything, so a seed that fails is a bug report.
 """
@@ -138,7 +139,7 @@ class Soak:
                 self._break(f"n{index} holds {wanted.key}, though it knows a newer version")
             return
         found = await node.lookup.get(wanted.key)
-        if found is not None and found.payload.data != wanted.data:
+        if found is not None and found.payload.knowing(0).data != wanted.data:
             self._break(f"n{index} answered {found.payload.key} for {wanted.key}, or other features")
 
     # -- what goes wrong ----------------------------------------------------------------------------------------
@@ -223,6 +224,8 @@ class Soak:
             for held in node.store.memory:
                 if not node.versions.is_current(held.key.encoder):
                     self._break(f"{node.name} still holds {held.key}")
+                if any(not other.removals.allows(held) for other in nodes):
+                    self._break(f"{node.name} still holds {held.key}, which was removed")
 
     def _agree(self) -> bool:
         nodes = self._cluster.nodes
@@ -230,7 +233,8 @@ class Soak:
         current = {
             tuple(sorted((name, now.version) for name, now in node.versions.current().items())) for node in nodes
         }
-        return len(rings) == len(current) == 1 and self._cluster.has_met()
+        removed = {node.removals.digest() for node in nodes}
+        return len(rings) == len(current) == len(removed) == 1 and self._cluster.has_met()
 
     def _count(self, what: str) -> None:
         self._happened[what] = self._happened.get(what, 0) + 1

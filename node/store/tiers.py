@@ -87,6 +87,7 @@ class Tiers:
     ) -> None:
         """`is_wanted` says of what comes from below whether it may still be answered: its version, its shape."""
         self.memory = memory
+        self._is_wanted = is_wanted
         self.disk = _Lower(disk, is_wanted) if disk is not None else None
         self.cloud = _Lower(cloud, is_wanted) if cloud is not None else None
         self._cloud = cloud
@@ -279,6 +280,20 @@ class Tiers:
         if self.disk is not None:
             keys.update(dict.fromkeys(self.disk.tier.keys_of_image(digest)))
         return list(keys)
+
+    def remove_unwanted(self, name: bytes) -> list[bytes]:
+        """Forget what is in memory of a key or image, and not wanted any more; the keys to be read for that from disk.
+
+        To `read` them is enough: what is not wanted goes when it is read.
+        """
+        unread = []
+        for key in self.keys_of_image(name) if len(name) == DIGEST_BYTES else [name]:
+            held = self.memory.peek(key)
+            if held is not None and not self._is_wanted(held):
+                self.remove(key)
+            elif held is None and self.disk is not None and key in self.disk.tier:
+                unread.append(key)
+        return unread
 
     def remove_outdated(self, is_current: Callable[[EncoderIdentity], bool], known: Sequence[EncoderIdentity]) -> int:
         """Forget what is of encoders that are not current any more; how many entries went.

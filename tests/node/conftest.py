@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -15,6 +16,7 @@ from edgecache.node import status
 from edgecache.node.eviction.lru import LRU
 from edgecache.node.http_api import http_app
 from edgecache.node.lookup import Lookup
+from edgecache.node.removals import Removals
 from edgecache.node.ring import Ring
 from edgecache.node.stats import Stats
 from edgecache.node.store.memory import MemoryStore
@@ -56,7 +58,7 @@ class FakePeers:
         self.held[node][payload.key.packed] = payload
         return True
 
-    async def forget(self, node: str, names: Sequence[bytes], timeout_s: float) -> int | None:
+    async def forget(self, node: str, names: Sequence[bytes], timeout_s: float, stamp: int = 0) -> int | None:
         gone = [key for key in self.held[node] if key in names or key[:32] in names]
         for key in gone:
             del self.held[node][key]
@@ -219,6 +221,7 @@ class FakeNode:
         self.stats = Stats()
         self.store = Tiers(MemoryStore(capacity, LRU()), disk=disk, cloud=cloud)
         self.versions = Versions(own)
+        self.removals = Removals(random.Random(1))
         ticks = itertools.count()
         self.lookup = Lookup(
             node=self.id,
@@ -228,6 +231,7 @@ class FakeNode:
             peers=self.peers,
             encoder=None if own is None else self.encoder,
             versions=self.versions,
+            removals=self.removals,
             now=lambda: next(ticks) / 1000,
             stats=self.stats,
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from edgecache.node.gossip import SETTLED_S, Gossip
 from edgecache.node.membership import Membership, State
+from edgecache.node.removals import Removals
 from edgecache.node.rumors import Rumors
 from edgecache.node.sightings import Sighting
 from edgecache.node.versions import Versions
@@ -25,7 +28,8 @@ class Room:
         self.membership.introduce(hello(node))
         for other in met:
             self.membership.met(0.0, hello(other), (f"at-{other}", 7441), (f"at-{other}", 7440))
-        self.gossip = Gossip(self.membership, self.versions, self.rumors)
+        self.removals = Removals(random.Random(node))
+        self.gossip = Gossip(self.membership, self.versions, self.removals, self.rumors)
 
     def says(self, to: str | None = None) -> list[messages.Rumor]:
         return messages.decode_datagram(messages.encode_datagram(News(), self.gossip.beside(News(), to)))[1]

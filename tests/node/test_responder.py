@@ -31,8 +31,9 @@ class Room:
         self.store, self.stats, self.versions = self.node.store, self.node.stats, self.node.versions
         rumors = Rumors()
         self.membership = Membership(self.node.id, "boot", rumors)
-        self.gossip = Gossip(self.membership, self.versions, rumors)
+        self.gossip = Gossip(self.membership, self.versions, self.node.removals, rumors)
         self.heard: list[messages.State] = []
+        self.heard_removed: list[messages.RemovedPart] = []
         self.responder = Responder(
             store=self.store,
             lookup=self.node.lookup,
@@ -43,6 +44,7 @@ class Room:
             now=lambda: 5.0,
             heard_state=self.heard.append,
             is_cloud=is_cloud,
+            heard_removed=self.heard_removed.append,
         )
 
     def ask(self, request: messages.Message, blob: bytes | memoryview = b"") -> Answer:

@@ -520,7 +520,7 @@ def _put(stream: int, blob_bytes: int, piece: bytes = b"") -> bytes:
         (_frame(Ack(b"", 0), 1), "Ack from the dialling side"),
         (_frame(_hello("x"), 0), "Hello from the dialling side"),
         (_frame(Refused("why"), 0), "refused by the peer: 'why'"),
-        (_frame(20, 1), "message of kind 20"),
+        (_frame(99, 1), "message of kind 99"),
         (_frame(Get.kind, 1, head=b"\x91\xc0"), "Get that does not decode"),
         (_frame(Get.kind, 1, head=b"\x92\xc4\x00" + b"\x91" * 60_000), "Get that does not decode"),
     ],

@@ -20,6 +20,7 @@ from edgecache.protocol.messages import (
     REQUESTS,
     WITH_BLOB,
     Ack,
+    AllRemoved,
     Batch,
     BatchGet,
     Cancel,
@@ -40,6 +41,9 @@ from edgecache.protocol.messages import (
     Ping,
     Put,
     Refused,
+    Remove,
+    RemovedPart,
+    RemovedSums,
     State,
     decode,
     encode,
@@ -62,6 +66,8 @@ EXAMPLES: list[Message] = [
     Put(60),
     Forget([bytes(64), bytes(32)], [bytes(32)]),
     Done(3),
+    Remove([bytes(64), bytes(32)], 7),
+    AllRemoved(3, 2**53),
     Ping(bytes(16), 2**40),
     Ack(bytes(16), 0),
     GetState(),
@@ -71,6 +77,8 @@ EXAMPLES: list[Message] = [
         [CurrentVersion("edgecache/tiny", "1", 7)],
     ),
     Leave(),
+    RemovedSums(bytes(512)),
+    RemovedPart(63, [bytes(32)], [7], [86_400]),
 ]
 
 
@@ -88,7 +96,7 @@ def test_every_message_has_an_example_and_its_own_number() -> None:
 
 
 def test_a_message_is_a_request_or_an_answer_or_neither() -> None:
-    assert {State.kind} == REQUESTS & ANSWERS  # told unasked, or asked for
+    assert {State.kind, RemovedSums.kind, RemovedPart.kind} == REQUESTS & ANSWERS  # told, or answered in kind
     assert set(MESSAGES) - REQUESTS - ANSWERS == {Hello.kind, Cancel.kind}
     assert {Found.kind, Batch.kind, Put.kind} == WITH_BLOB
 

@@ -1,0 +1,204 @@
+"""What was removed from the whole cluster, until everybody has very likely heard of it. Pure.
+
+Who was cut off when features were removed, still has them; and a copy that was under way then may land later. So a
+removal leaves a *tombstone*, which spreads as rumors do, and is handed to whoever comes back (`gossip.py`).
+
+Which features a removal is about must not depend on clocks, nor on the order in which nodes hear things. Each removal
+has a *stamp*, one over the highest that its node had heard of (Lamport, "Time, Clocks, and the Ordering of Events in a
+Distributed System", CACM 1978), and each payload says in its header the highest stamp that its maker knew of for its
+key or image when the making began: nearly always 0. A removal is about the payloads that did not know of it. So
+
+- a payload whose making began before it goes, wherever it was then and whenever it arrives; one made in ignorance of it
+  on the other side of a split goes too;
+- one made after it stays, also on a node that hears of the removal only later.
+
+Tombstones end by age, which is told in seconds: no two clocks need to agree. A copy must not be apart from all others
+for longer than that.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from ..protocol.errors import InvalidValue
+from ..protocol.payload import STAMP_MAX
+
+if TYPE_CHECKING:
+    from ..protocol.keys import FeatureKey
+    from ..protocol.payload import Payload
+
+KEPT_S = 24 * 3600.0
+KEPT_MAX = 16_384  # 4 MB of them
+# Two nodes that have heard the same may drop a tombstone some seconds apart. What they compare all the time is what is
+# younger than this; the rest is compared when they exchange everything.
+RECENT_S = 600.0
+# Compared and exchanged in so many parts, by the first byte of the name.
+PARTS = 64
+# So many are told as rumors; of more at once who missed them hears in an exchange.
+UNTOLD_MAX = 64
+_FIRST_STAMP_MAX = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The last removal of a key (64 bytes) or an image (32 bytes: every key of it)."""
+
+    name: bytes
+    stamp: int
+    since: float
+
+    def digest(self) -> int:
+        """The same on all nodes that know of it."""
+        return xxhash.xxh3_64_intdigest(self.name + self.stamp.to_bytes(8, "little"))
+
+
+class Removals:
+    """The tombstones of one node."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._kept: OrderedDict[bytes, Removal] = OrderedDict()
+        self._recent: OrderedDict[bytes, Removal] = OrderedDict()
+        self._parts: list[dict[bytes, None]] = [{} for _ in range(PARTS)]
+        self._sums = [0] * PARTS
+        self._sum = 0
+        self._untold: deque[tuple[Removal, int]] = deque(maxlen=UNTOLD_MAX)
+        # A node that has just started does not know how far the others have counted. It must not, by chance, count as
+        # they did: who hears an unknown removal with a stamp that is taken gives it a new one (`take_over`).
+        self._highest = rng.randrange(_FIRST_STAMP_MAX)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def known(self, key: FeatureKey) -> int:
+        """The stamp of the last removal of `key` or its image: what features knew whose making begins now."""
+        if not self._kept:
+            return 0
+        return max(removal.stamp if (removal := self._kept.get(name)) else 0 for name in (key.packed, key.digest))
+
+    def allows(self, payload: Payload) -> bool:
+        """Whether `payload` was made in the knowledge of every removal of it that this node has heard of."""
+        return not self._kept or payload.knows >= self.known(payload.key)
+
+    def saw(self, payload: Payload) -> None:
+        """`payload` is kept here from now on: there was a removal that its maker knew of."""
+        self._highest = max(self._highest, payload.knows)
+
+    # -- to remove ----------------------------------------------------------------------------------------------
+
+    def make(self, names: Iterable[bytes], now: float) -> int:
+        """A user removes `names`; the stamp of it, to be told to the others."""
+        stamp = min(self._highest + 1, STAMP_MAX)
+        for name in names:
+            self._keep(Removal(name, stamp, now), now)
+        return stamp
+
+    def take_over(self, names: Iterable[bytes], stamp: int, now: float) -> int:
+        """A member removes `names` for a user just now; the stamp of it, which is a later one where `stamp` is used up.
+
+        InvalidValue for a stamp that no node gives.
+        """
+        self._check_stamp(stamp)
+        names = list(names)
+        told = [self._kept[name].stamp if name in self._kept else 0 for name in names]
+        if stamp >= self._highest or all(known == stamp for known in told):
+            for name in names:
+                self._keep(Removal(name, stamp, now), now)
+            return stamp
+        return self.make(names, now)
+
+    def hear(self, name: bytes, stamp: int, age_s: float, now: float) -> bool:
+        """`name` was removed `age_s` ago; False if that is no news. InvalidValue for a stamp that no node gives."""
+        self._check_stamp(stamp)
+        known = self._kept.get(name)
+        if (known is not None and known.stamp >= stamp) or age_s >= KEPT_S:
+            return False
+        self._keep(Removal(name, stamp, now - age_s), now)
+        return True
+
+    def tick(self, now: float) -> None:
+        """Time passes: drop what is over."""
+        for name in [name for name, removal in self._recent.items() if removal.since < now - RECENT_S]:
+            self._forget_recent(name)  # what was heard late is older than what was heard before it
+        while self._kept and next(iter(self._kept.values())).since < now - KEPT_S:
+            self._drop(next(iter(self._kept)))
+
+    # -- to compare and to tell ---------------------------------------------------------------------------------
+
+    def digest(self) -> int:
+        """A number of 64 bits that differs where what was removed lately does."""
+        return self._sum
+
+    def sums(self) -> bytes:
+        """8 bytes for each of the parts that differ where the parts do."""
+        return b"".join(part.to_bytes(8, "little") for part in self._sums)
+
+    def differing(self, sums: bytes) -> list[int]:
+        """The parts that are not as `sums` says."""
+        mine = self.sums()
+        return [part for part in range(PARTS) if mine[8 * part : 8 * part + 8] != sums[8 * part : 8 * part + 8]]
+
+    def untold(self) -> list[tuple[Removal, int]]:
+        """What became known here since the last call, with its age in seconds then."""
+        news = list(self._untold)
+        self._untold.clear()
+        return news
+
+    def names(self) -> list[bytes]:
+        """The keys and images that were removed."""
+        return list(self._kept)
+
+    def part(self, number: int, most: int) -> list[Removal]:
+        """The `most` latest removals of that part."""
+        return [self._kept[name] for name in list(self._parts[number])[-most:]]
+
+    # -- the table ----------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Assert that the bookkeeping agrees with itself."""
+        assert len(self._kept) <= KEPT_MAX
+        assert set(self._recent) <= set(self._kept)
+        assert sorted(name for part in self._parts for name in part) == sorted(self._kept)
+        for number, part in enumerate(self._parts):
+            expected = 0
+            for name in part:
+                assert name[0] % PARTS == number
+                expected ^= self._kept[name].digest()
+            assert self._sums[number] == expected
+        expected = 0
+        for removal in self._recent.values():
+            expected ^= removal.digest()
+        assert self._sum == expected
+
+    def _keep(self, removal: Removal, now: float) -> None:
+        if removal.name in self._kept:
+            self._drop(removal.name)
+        self._highest = max(self._highest, removal.stamp)
+        self._untold.append((removal, round(now - removal.since)))
+        self._kept[removal.name] = removal
+        self._parts[removal.name[0] % PARTS][removal.name] = None
+        self._sums[removal.name[0] % PARTS] ^= removal.digest()
+        if removal.since >= now - RECENT_S:
+            self._recent[removal.name] = removal
+            self._sum ^= removal.digest()
+        while len(self._kept) > KEPT_MAX:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, name: bytes) -> None:
+        removal = self._kept.pop(name)
+        del self._parts[name[0] % PARTS][name]
+        self._sums[name[0] % PARTS] ^= removal.digest()
+        self._forget_recent(name)
+
+    def _forget_recent(self, name: bytes) -> None:
+        if (removal := self._recent.pop(name, None)) is not None:
+            self._sum ^= removal.digest()
+
+    def _check_stamp(self, stamp: int) -> None:
+        if not 0 < stamp <= STAMP_MAX:
+            raise InvalidValue(f"stamp {stamp} of a removal: between 1 and {STAMP_MAX}")
