@@ -85,8 +85,9 @@ class Bodies:
     def split(self, data: memoryview, body_at: int) -> tuple[bytes, bytes]:
         """A payload's bytes as its own head and a tail, which is shared if all images have it."""
         at = body_at + _SCALE.size
-        tail = self._tails.setdefault(len(data) - at, bytes(data[at:]))
-        return bytes(data[:at]), tail if data[at:] == tail else bytes(data[at:])
+        tail = bytes(data[at:])  # comparing memoryviews takes ten times as long as copying them
+        shared = self._tails.setdefault(len(tail), tail)
+        return bytes(data[:at]), shared if tail == shared else tail
 
 
 class HeadOnly(Payload):
