@@ -52,6 +52,7 @@ def status_lines(cluster: Mapping[str, Any], stats: Mapping[str, Any]) -> list[s
     """The node, its cluster and its counters, in four lines."""
     node, hits = cluster["node"], stats["hits"]
     states = Counter(str(member["state"]) for member in cluster["members"])
+    reasons = ", ".join(f"{reason} {count}" for reason, count in stats.get("evictions_by_reason", {}).items() if count)
     sources = ", ".join(f"{source} {count}" for source, count in hits.items())
     return [
         escaped(f"{node['name']} ({str(node['id'])[:8]}) at {node['http']}, cluster {node.get('cluster', '?')}"),
@@ -61,7 +62,7 @@ def status_lines(cluster: Mapping[str, Any], stats: Mapping[str, Any]) -> list[s
             f"encoded here {stats['encodes']}, shared {stats['coalesced']}"
         ),
         f"memory    {size(stats['used_bytes'])} of {size(stats['capacity_bytes'])}: {stats['items']} features, "
-        f"{stats['evictions']} evicted",
+        f"{stats['evictions']} evicted" + (f" ({reasons})" if reasons else ""),
     ]
 
 

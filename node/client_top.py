@@ -10,15 +10,18 @@ from .client_show import size, table
 from .logs import escaped
 
 SOURCES = ("memory", "disk", "peer", "cloud")
-_HEAD = ("NAME", "STATE", "REQ/S", "HIT %", "MEM/S", "DISK/S", "PEER/S", "CLOUD/S", "ENC/S", "IN/S", "OUT/S", "ITEMS",
-         "USED")  # fmt: skip
+_HEAD = ("NAME", "STATE", "REQ/S", "HIT %", "MEM/S", "DISK/S", "PEER/S", "CLOUD/S", "ENC/S", "EVICT/S", "IN/S", "OUT/S",
+         "AHEAD %", "ITEMS", "USED")  # fmt: skip
 _RATES = {
     "requests_per_s": "requests",
     "misses_per_s": "misses",
     "encodes_per_s": "encodes",
+    "evictions_per_s": "evictions",
     "bytes_in_per_s": "bytes_in",
     "bytes_out_per_s": "bytes_out",
 }
+# Of what a member says of itself, with --json.
+_AS_TOLD = ("hit_ratios", "evictions_by_reason", "utilisation", "pinned_bytes", "eviction")
 _ABSENT = "-"
 
 
@@ -54,8 +57,10 @@ def _member(member: Mapping[str, Any], before: Reading, after: Reading) -> dict[
     told: dict[str, Any] = {key: member[key] for key in ("id", "name", "state", "http")}
     new, old = after.stats.get(member["id"]), before.stats.get(member["id"])
     told |= {"items": None, "used_bytes": member["used_bytes"], "capacity_bytes": member["capacity_bytes"]}
+    told |= dict.fromkeys(_AS_TOLD) | {"prefetch_precision": None}
     if new is not None:
         told |= {key: new[key] for key in ("items", "used_bytes", "capacity_bytes")}
+        told |= {key: new.get(key) for key in _AS_TOLD} | {"prefetch_precision": _precision(new)}
     seconds = after.at - before.at
     if new is None or old is None or seconds <= 0 or new["requests"] < old["requests"]:
         told |= dict.fromkeys(_RATES) | {"hits_per_s": dict.fromkeys(SOURCES), "hit_ratio": None}
@@ -70,7 +75,16 @@ def _sum(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     added: dict[str, Any] = {name: sum(member[name] for member in told) for name in names}
     hits = {source: sum(member["hits_per_s"][source] for member in told) for source in SOURCES}
     ratio = _ratio(sum(hits.values()), added["misses_per_s"])
-    return added | {"name": f"{len(told)} nodes", "state": "", "hits_per_s": hits, "hit_ratio": ratio}
+    return added | {
+        "name": f"{len(told)} nodes", "state": "", "hits_per_s": hits, "hit_ratio": ratio, "prefetch_precision": None,
+    }  # fmt: skip
+
+
+def _precision(stats: Mapping[str, Any]) -> float | None:
+    """Of what was fetched ahead, the share that was asked for in time; None where nothing was."""
+    forecasts = stats.get("prefetch", {}).values()
+    used, wasted = (sum(forecast[name] for forecast in forecasts) for name in ("used", "wasted"))
+    return _ratio(used, wasted)
 
 
 def _ratio(hits: float, misses: float) -> float | None:
@@ -87,7 +101,9 @@ def _row(member: Mapping[str, Any]) -> tuple[str, ...]:
         _ABSENT if ratio is None else f"{100 * ratio:.1f}",
         *(_rate(member["hits_per_s"][source]) for source in SOURCES),
         _rate(member["encodes_per_s"]),
+        _rate(member["evictions_per_s"]),
         *(_ABSENT if member[name] is None else size(member[name]) for name in ("bytes_in_per_s", "bytes_out_per_s")),
+        _ABSENT if member["prefetch_precision"] is None else f"{100 * member['prefetch_precision']:.0f}",
         _ABSENT if member["items"] is None else str(member["items"]),
         f"{100 * member['used_bytes'] / member['capacity_bytes']:.0f} %" if member["capacity_bytes"] else _ABSENT,
     )

@@ -24,7 +24,12 @@ _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 _GAUGES = {
     "items": "Features held in memory.",
     "used_bytes": "Bytes used of the memory store.",
-    "capacity_bytes": "Bytes that the memory store may use.",
+    "capacity_bytes": "Bytes that the memory store may use now.",
+    "given_bytes": "Bytes that it was given; it may use less while the device is short of memory.",
+    "resident_bytes": "Bytes of memory that it takes.",
+    "pinned_bytes": "Bytes of it that are evicted and still being sent, or not held yet and arriving.",
+    "utilisation": "Share of its capacity that features take.",
+    "hit_ratio": "Share of all questions that some tier answered.",
     "peer_connections": "Connections to and from peers.",
 }
 _COUNTERS = {
@@ -38,9 +43,15 @@ _COUNTERS = {
     "refused_handshakes": "Peer connections closed at the handshake.",
     "refused_datagrams": "Datagrams that were not sealed with the cluster key.",
     "coalesced": "Questions that joined an equal one under way.",
-    "evictions": "Features dropped from memory for others.",
+    "evictions": "Features that have left memory, for whatever reason.",
     "bytes_in": "Payload bytes received from peers.",
     "bytes_out": "Payload bytes sent to peers.",
+}
+
+# Of the eviction policy, where it tells them.
+_POLICY_GAUGES = {
+    "k": "How many uses back an entry's worth is measured now.",
+    "regret": "Share of the questions of late that memory would have answered by the best of the policies it follows.",
 }
 
 # Of each tier below memory, in the same way.
@@ -49,6 +60,7 @@ _TIER_GAUGES = {
     "used_bytes": "Bytes used.",
     "capacity_bytes": "Bytes that may be used.",
     "queued_bytes": "Bytes that wait in memory to be written.",
+    "reads": "Reads under way or waiting for their place.",
     "queued": "Writes and removals that wait.",
     "degraded": "1 while it is not asked because it has failed too often of late.",
 }
@@ -104,6 +116,22 @@ class NodeCollector(Collector):
         for source, count in counters.get("hits", {}).items():
             hits.add_metric([str(source)], count)
         yield hits
+        ratios = GaugeMetricFamily(
+            "edgecache_hit_ratio_by_source", "Share of all questions that this tier answered.", labels=["source"]
+        )
+        for source, ratio in counters.get("hit_ratios", {}).items():
+            if ratio is not None:
+                ratios.add_metric([source], ratio)
+        yield ratios
+        evictions = CounterMetricFamily(
+            "edgecache_evictions_by_reason", "Features that have left memory, by why they did.", labels=["reason"]
+        )
+        for reason, count in counters.get("evictions_by_reason", {}).items():
+            evictions.add_metric([reason], count)
+        yield evictions
+        for name, help_text in _POLICY_GAUGES.items():
+            if (value := counters.get("eviction", {}).get(name)) is not None:
+                yield GaugeMetricFamily(f"edgecache_eviction_{name}", help_text, value)
         for name, value in counters.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue

@@ -6,6 +6,7 @@ from typing import Any
 
 from .http_answers import BatchForm, Form
 from .http_query import PARAMETERS, STREAM_CHARS_MAX, TIMEOUT_MS_MAX, WRITE_PARAMETERS
+from .status import EVICTION_REASONS
 
 _Json = dict[str, Any]
 
@@ -79,7 +80,9 @@ def document() -> _Json:
                 )
             },
             "/v1/cluster": _get("getCluster", "This node, the members and the ring", _json("The cluster", _OBJECT)),
-            "/v1/stats": _get("getStats", "What this node has counted", _json("The counters", _OBJECT)),
+            "/v1/stats": _get(
+                "getStats", "What this node has counted", _json("The counters", {"$ref": "#/components/schemas/Stats"})
+            ),
             "/healthz": _get("isAlive", "Whether the node is alive", _json("It is", _OBJECT), ()),
             "/readyz": _get(
                 "isServing", "Whether requests should be sent here", _json("They should", _OBJECT), (401, 503)
@@ -137,7 +140,51 @@ _PARAMETERS: _Json = {
     },
 }
 
+_COUNT: _Json = {"type": "integer", "minimum": 0}
+_SHARE: _Json = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+
+
+def _each(names: tuple[str, ...], schema: _Json, description: str) -> _Json:
+    return {"type": "object", "description": description, "properties": dict.fromkeys(names, schema)}
+
+
+_TIERS = ("memory", "disk", "peer", "cloud")
+_STATS: _Json = {
+    "description": "Counters since the node started, and what its tiers hold now; there are more than are named here",
+    "type": "object",
+    "properties": {
+        **dict.fromkeys(
+            (
+                "requests", "misses", "encodes", "coalesced", "puts", "evictions", "bytes_in", "bytes_out", "items",
+                "used_bytes", "capacity_bytes", "given_bytes", "resident_bytes", "pinned_bytes",
+            ),
+            _COUNT,
+        ),
+        "hits": _each(_TIERS, _COUNT, "Questions that each tier answered"),
+        "hit_ratio": {**_SHARE, "description": "Of all questions, the share that some tier answered"},
+        "hit_ratios": _each(_TIERS, _SHARE, "Of all questions, the share that each tier answered"),
+        "evictions_by_reason": _each(EVICTION_REASONS, _COUNT, "Why features have left memory"),
+        "utilisation": {**_SHARE, "description": "Of memory's capacity, the share that features take"},
+        "eviction": {
+            "description": "What the eviction policy tells of itself",
+            "type": "object",
+            "properties": {"k": {"type": "integer", "minimum": 1}, "regret": {"type": "number", "minimum": 0}},
+        },
+        "prefetch": _each(("sequence", "hour"), {"$ref": "#/components/schemas/Forecast"}, "What was fetched ahead"),
+        "tiers": _each(("disk", "cloud"), {"type": "object"}, "What the tiers below memory hold and have counted"),
+    },
+}  # fmt: skip
+
 _SCHEMAS: _Json = {
+    "Stats": _STATS,
+    "Forecast": {
+        "type": "object",
+        "properties": {
+            **dict.fromkeys(("issued", "used", "wasted", "absent", "skipped"), _COUNT),
+            "precision": {**_SHARE, "description": "Of what it fetched of late, the share that was asked for in time"},
+            "pays": {"type": "boolean", "description": "Whether it goes on"},
+        },
+    },
     "Digests": {
         "type": "object",
         "properties": {"digests": _DIGESTS},

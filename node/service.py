@@ -556,7 +556,10 @@ class Node:
         """What this node has counted, and what it holds."""
         connections = len(self._inbound) + self._links.open
         prefetch = self._prefetching.told()
-        return status.counters(self.stats, self.store, peer_connections=connections, prefetch=prefetch)
+        given_bytes = self.resizing.pressure.given_bytes
+        return status.counters(
+            self.stats, self.store, peer_connections=connections, prefetch=prefetch, given_bytes=given_bytes
+        )
 
     # -- the end ------------------------------------------------------------------------------------------------
 

@@ -38,3 +38,13 @@ class Stats:
     """Peer connections closed at the handshake: another cluster, key, protocol or node."""
     refused_datagrams: int = 0
     """Datagrams that were not sealed with the cluster key."""
+
+    def hit_ratios(self) -> dict[str, float | None]:
+        """Of the questions that have been answered, the share that each tier answered; None before the first."""
+        answered = sum(self.hits.values()) + self.misses
+        return {str(source): count / answered if answered else None for source, count in self.hits.items()}
+
+    def hit_ratio(self) -> float | None:
+        """The same for all of them together."""
+        hits = sum(self.hits.values())
+        return hits / (hits + self.misses) if hits + self.misses else None

@@ -64,13 +64,23 @@ def cluster(
 
 
 def counters(
-    stats: Stats, store: Tiers, *, peer_connections: int, prefetch: dict[str, Any] | None = None
+    stats: Stats,
+    store: Tiers,
+    *,
+    peer_connections: int,
+    prefetch: dict[str, Any] | None = None,
+    given_bytes: int | None = None,
 ) -> dict[str, Any]:
-    """What this node has counted, and what its tiers hold; `items` and the bytes beside it are those in memory."""
+    """What this node has counted, and what its tiers hold; `items` and the bytes beside it are those in memory.
+
+    `given_bytes` is what its user gave the memory tier; while the device is short of memory, its capacity is less.
+    """
     memory = store.memory
     return {
         "requests": stats.requests,
         "hits": {str(source): count for source, count in stats.hits.items()},
+        "hit_ratio": stats.hit_ratio(),
+        "hit_ratios": stats.hit_ratios(),
         "misses": stats.misses,
         "encodes": stats.encodes,
         "encode_failures": stats.encode_failures,
@@ -88,6 +98,11 @@ def counters(
         "items": len(memory),
         "used_bytes": memory.used_bytes,
         "capacity_bytes": memory.capacity_bytes,
+        "given_bytes": memory.capacity_bytes if given_bytes is None else given_bytes,
+        "resident_bytes": memory.resident_bytes,
+        "pinned_bytes": memory.pinned_bytes,
+        "utilisation": memory.utilisation,
+        "eviction": dict(memory.policy_told()),
         "prefetch": prefetch or {},
         "tiers": {
             name: {
@@ -95,6 +110,7 @@ def counters(
                 "used_bytes": lower.tier.used_bytes,
                 "capacity_bytes": lower.tier.capacity_bytes,
                 "queued_bytes": lower.tier.queued_bytes,
+                "reads": lower.reads,
                 **asdict(lower.counters),
                 **({"evictions": store.disk.tier.evictions} if store.disk is not None and name == "disk" else {}),
                 **(store.cloud_told if name == "cloud" else {}),

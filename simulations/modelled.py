@@ -16,7 +16,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from ..node.eviction.policy import EvictionPolicy
+from ..node.eviction.policy import NO_FACTS, EvictionPolicy, Facts
 from ..node.store.memory import MemoryStore
 from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
@@ -126,9 +126,9 @@ class HeadsStore(MemoryStore):
         super().__init__(capacity_bytes, policy)
         self._bodies = bodies
 
-    def put(self, payload: Payload) -> bool:
+    def put(self, payload: Payload, facts: Facts = NO_FACTS) -> bool:
         """Keep `payload`; the store's own copy shares its body with others."""
-        return super().put(payload if isinstance(payload, HeadOnly) else HeadOnly.of(payload, self._bodies))
+        return super().put(payload if isinstance(payload, HeadOnly) else HeadOnly.of(payload, self._bodies), facts)
 
 
 class DeviceEncoder:

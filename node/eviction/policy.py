@@ -10,8 +10,8 @@ of. It is deterministic: the same calls give the same victims, whatever PYTHONHA
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 # The node's keys are bytes, a trace's are integers.
 Key = TypeVar("Key", bound=Hashable)
@@ -52,3 +52,11 @@ class EvictionPolicy(Protocol[Key]):
 
     def check(self) -> None:
         """Assert that the bookkeeping agrees with itself, and that every bound holds."""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A policy that has something to say of itself."""
+
+    def told(self) -> Mapping[str, Any]:
+        """What it does and how that goes, for GET /v1/stats: `k`, `leader`, `regret` where there is such a thing."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...protocol.errors import InvalidValue
 from ...protocol.frames import uninitialized
 from ...protocol.keys import DIGEST_BYTES
+from ..eviction.policy import NO_FACTS, Telling
 
 if TYPE_CHECKING:
     from ...protocol.payload import Payload
-    from ..eviction.policy import EvictionPolicy
+    from ..eviction.policy import EvictionPolicy, Facts
 
 # What an entry costs besides its payload (measured: Payload, memoryview, key and the policy's own record).
 ENTRY_OVERHEAD_BYTES = 700
@@ -105,6 +106,15 @@ class MemoryStore:
         return self._room.resident_bytes + len(self._payloads) * ENTRY_OVERHEAD_BYTES
 
     @property
+    def utilisation(self) -> float:
+        """The share of the capacity that entries take."""
+        return self.used_bytes / self.capacity_bytes
+
+    def policy_told(self) -> Mapping[str, Any]:
+        """What the eviction policy tells of itself."""
+        return self._policy.told() if isinstance(self._policy, Telling) else {}
+
+    @property
     def evictions(self) -> int:
         """How many have gone, for whatever reason."""
         return self.evicted.total()
@@ -120,8 +130,11 @@ class MemoryStore:
         """The payload of `key`, without counting a use."""
         return self._payloads.get(key)
 
-    def put(self, payload: Payload) -> bool:
-        """Keep `payload` instead of what its key had, evicting others; False when it is larger than the whole store."""
+    def put(self, payload: Payload, facts: Facts = NO_FACTS) -> bool:
+        """Keep `payload` instead of what its key had, evicting others; False when it is larger than the whole store.
+
+        Of the `facts` the eviction policy hears.
+        """
         key = payload.key.packed
         self._remove(key)
         kept = self._placed(payload)
@@ -131,7 +144,7 @@ class MemoryStore:
         self._payloads[key] = kept
         self._payload_bytes += size
         self._encoders[key[DIGEST_BYTES:]] += 1
-        self._policy.admit(key, size + ENTRY_OVERHEAD_BYTES)
+        self._policy.admit(key, size + ENTRY_OVERHEAD_BYTES, facts)
         self._keep_spare()
         return True
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ...protocol import payload as payloads
 from ...protocol.errors import CorruptPayload
 from ...protocol.keys import DIGEST_BYTES
+from ..eviction.policy import NO_FACTS, Facts
 
 if TYPE_CHECKING:
     from ...protocol.keys import EncoderIdentity
@@ -47,6 +48,8 @@ DISK_TIMEOUT_S = 0.5
 CLOUD_TIMEOUT_S = 5.0
 
 _TierT = TypeVar("_TierT", bound="Tier", covariant=True)
+# Takes in what was read, and how many seconds that took; gives what is to be answered.
+_Promote = Callable[["Payload", float], "Payload"]
 
 
 @dataclass(slots=True)
@@ -179,24 +182,25 @@ class Tiers:
         except (OSError, TimeoutError):
             return False
 
-    def _promote_from_disk(self, payload: Payload) -> Payload:
+    def _promote_from_disk(self, payload: Payload, took_s: float) -> Payload:
         self._used[payload.key.packed] = None
         if (newer := self.memory.peek(payload.key.packed)) is not None:
             return newer
-        self.memory.put(payload)
+        self.memory.put(payload, Facts(cost_ms=1000 * took_s))
         return payload
 
-    def _promote_from_cloud(self, payload: Payload) -> Payload:
+    def _promote_from_cloud(self, payload: Payload, took_s: float) -> Payload:
         if (newer := self.memory.peek(payload.key.packed)) is not None:
             return newer
-        self.put(payload)
+        self.put(payload, facts=Facts(cost_ms=1000 * took_s))
         return payload
 
     # -- down ---------------------------------------------------------------------------------------------------
 
-    def put(self, payload: Payload, *, is_new: bool = False) -> bool:
+    def put(self, payload: Payload, *, is_new: bool = False, facts: Facts = NO_FACTS) -> bool:
         """Keep `payload` in memory, and behind it on disk; whether this device keeps it.
 
+        The `facts` are for memory's policy: what a miss would cost, and the like.
         Where it `is_new` to the cluster, made here or given by a user, it goes to the cloud as well: whoever gets it
         from there or from a peer does not send it there again.
         """
@@ -206,7 +210,7 @@ class Tiers:
             self.memory.get(key)  # a use, and no reason to write the same bytes again
             kept, is_written = True, self.is_on_disk(key)
         else:
-            kept, is_written = self.memory.put(payload), False
+            kept, is_written = self.memory.put(payload, facts), False
         if self.disk is not None and not is_written:
             self.disk.counters.puts += 1
             kept = self._write(self.disk, payload) or kept
@@ -328,7 +332,7 @@ class Tiers:
         """The payload of `key` from wherever on this device it is; no use of it, and no promotion."""
         if (held := self.memory.peek(key)) is not None or self.disk is None or key not in self.disk.tier:
             return held
-        return await self.disk.get(key, DISK_TIMEOUT_S, lambda payload: payload)
+        return await self.disk.get(key, DISK_TIMEOUT_S, lambda payload, took_s: payload)
 
     async def encoders(self) -> AsyncIterator[EncoderIdentity]:
         """The encoders whose features are on disk: after a restart nobody else may know of them."""
@@ -359,7 +363,7 @@ class _Lower(Generic[_TierT]):
         self._reads: dict[bytes, asyncio.Task[Payload | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def get(self, key: bytes, timeout_s: float, promote: Callable[[Payload], Payload]) -> Payload | None:
+    async def get(self, key: bytes, timeout_s: float, promote: _Promote) -> Payload | None:
         """The checked payload of `key`, or None; who asks for the same at the same time shares one read."""
         task = self._reads.get(key)
         if task is None:
@@ -375,9 +379,10 @@ class _Lower(Generic[_TierT]):
             return None
         return None if task.cancelled() else task.result()
 
-    async def _read(self, key: bytes, promote: Callable[[Payload], Payload]) -> Payload | None:
+    async def _read(self, key: bytes, promote: _Promote) -> Payload | None:
         me = asyncio.current_task()
-        counters = self.counters
+        now = asyncio.get_running_loop().time
+        counters, started = self.counters, now()
         try:
             async with self._places:
                 data = await self.tier.get(key)
@@ -401,7 +406,12 @@ class _Lower(Generic[_TierT]):
             return None
         counters.hits += 1
         counters.bytes_out += payload.nbytes
-        return promote(payload)
+        return promote(payload, now() - started)
+
+    @property
+    def reads(self) -> int:
+        """Reads that are under way, or wait for their place."""
+        return len(self._tasks)
 
     def forget_reads(self, name: bytes) -> None:
         """What reads of `name`, a key or an image, find from now on is out of date."""

@@ -10,7 +10,7 @@ HITS = {"memory": 0, "disk": 0, "peer": 0, "cloud": 0}
 
 
 def stats(requests: int, hits: dict[str, int] | None = None, **others: int) -> dict[str, Any]:
-    counters = {"requests": requests, "misses": 0, "encodes": 0, "bytes_in": 0, "bytes_out": 0}
+    counters = {"requests": requests, "misses": 0, "encodes": 0, "evictions": 0, "bytes_in": 0, "bytes_out": 0}
     return counters | {"items": 7, "used_bytes": 50, "capacity_bytes": 100} | others | {"hits": HITS | (hits or {})}
 
 
@@ -32,6 +32,15 @@ def test_rates_are_differences_over_time_and_the_asked_node_is_first() -> None:
     assert first["hit_ratio"] == 0.9
     assert (first["items"], first["used_bytes"]) == (7, 50)
     assert second["hit_ratio"] is None
+
+
+def test_what_members_tell_of_themselves_is_passed_on() -> None:
+    ahead = {"sequence": {"used": 3, "wasted": 1}, "hour": {"used": 0, "wasted": 0}}
+    told_now = stats(10, evictions=4) | {"prefetch": ahead, "utilisation": 0.98, "evictions_by_reason": {"capacity": 4}}
+    [told] = members(reading(0.0, a=stats(0)), reading(2.0, a=told_now))
+    assert (told["evictions_per_s"], told["prefetch_precision"], told["utilisation"]) == (2.0, 0.75, 0.98)
+    assert told["evictions_by_reason"] == {"capacity": 4}
+    assert "75" in lines([told])[1].split()
 
 
 def test_who_did_not_answer_or_has_restarted_has_no_rates() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from edgecache.node import http_problems
+from edgecache.node.eviction.lru import LRU
 from edgecache.node.http_api import http_app
 from edgecache.node.http_query import WRITE_PARAMETERS
 from edgecache.node.openapi import document
@@ -26,6 +28,47 @@ async def test_cluster_and_stats_are_the_nodes_own_words(client: Client, node: F
     stats = await (await client.get("/v1/stats")).json()
     assert (stats["requests"], stats["encodes"], stats["items"]) == (1, 1, 1)
     assert set(stats["hits"]) == {"memory", "disk", "peer", "cloud"}
+    assert stats["hit_ratio"] == 0
+    await client.post("/v1/features", data=PHOTO)
+    stats = await (await client.get("/v1/stats")).json()
+    assert (stats["hit_ratio"], stats["hit_ratios"]["memory"], stats["hit_ratios"]["peer"]) == (0.5, 0.5, 0)
+    assert 0 < stats["utilisation"] < 1
+    assert stats["given_bytes"] == stats["capacity_bytes"] == node.store.memory.capacity_bytes
+
+
+async def test_stats_and_metrics_tell_why_features_left_memory(client: Client, node: FakeNode) -> None:
+    assert (await (await client.get("/v1/stats")).json())["hit_ratio"] is None
+    await client.post("/v1/features", data=PHOTO)
+    await client.delete(f"/v1/features/{sha256(PHOTO).hexdigest()}")
+    reasons = (await (await client.get("/v1/stats")).json())["evictions_by_reason"]
+    assert reasons == {"capacity": 0, "pressure": 0, "resized": 0, "version": 0, "forgotten": 1}
+    text = await (await client.get("/metrics")).text()
+    assert 'edgecache_evictions_by_reason_total{reason="forgotten"} 1.0' in text
+    assert 'edgecache_hit_ratio_by_source{source="memory"} 0.0' in text
+    assert "edgecache_hit_ratio 0.0" in text
+    assert "# TYPE edgecache_utilisation gauge" in text
+
+
+async def test_stats_and_metrics_tell_what_the_policy_tells(serve: Serve) -> None:
+    class Told(LRU[bytes]):
+        def told(self) -> dict[str, float]:
+            return {"k": 3, "regret": 0.25}
+
+    node = FakeNode()
+    node.store.memory._policy = Told()
+    client = await serve(node)
+    assert (await (await client.get("/v1/stats")).json())["eviction"] == {"k": 3, "regret": 0.25}
+    text = await (await client.get("/metrics")).text()
+    assert "edgecache_eviction_k 3.0" in text
+    assert "edgecache_eviction_regret 0.25" in text
+
+
+async def test_openapi_names_what_stats_tell(client: Client) -> None:
+    schema = document()["components"]["schemas"]["Stats"]["properties"]
+    told = await (await client.get("/v1/stats")).json()
+    assert schema.keys() <= told.keys()
+    for name in ("hits", "hit_ratios", "evictions_by_reason"):
+        assert schema[name]["properties"].keys() == told[name].keys()
 
 
 async def test_a_node_says_whether_it_lives_and_serves(client: Client, node: FakeNode) -> None:
