@@ -227,13 +227,14 @@ def _cloud_node(config: Config, settings: Settings, identity: Identity, network:
     address = cloud_node_address(config.cloud or "")
     if address is None:
         return None
-    from ..protocol.messages import PROTOCOL_VERSION, Hello
+    from ..protocol.messages import PROTOCOL_VERSION, ZSTD, Hello
     from .store.cloud_node import NodeRemote, cloud_cluster
 
     # Without ports: nobody to call back.
     hello = Hello(
-        PROTOCOL_VERSION, cloud_cluster(config.cluster), identity.id, identity.boot, settings.name, "", 0, "", 0, 0
-    )
+        PROTOCOL_VERSION, cloud_cluster(config.cluster), identity.id, identity.boot, settings.name,
+        peer_host="", peer_port=0, http_host="", http_port=0, capacity_bytes=0, codings=ZSTD,
+    )  # fmt: skip
     return NodeRemote(network, address, hello)
 
 

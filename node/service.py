@@ -114,6 +114,8 @@ class Settings:
     """Whether `network` lets in only who has the cluster key."""
     is_cloud: bool = False
     """Whether it is a cloud node: it answers who dials it, and has no members."""
+    codings: int = messages.ZSTD
+    """What others may code for it, and it for them, where a link is slow."""
 
 
 class Node:
@@ -349,6 +351,7 @@ class Node:
             http_host=_told(http_host),
             http_port=http_port,
             capacity_bytes=self._placed_bytes,
+            codings=self._settings.codings,
         )
 
     def _answering_protocol(self) -> PeerProtocol:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from .coding import Coder, PaceMeter
 from .errors import RemoteProtocolError
 from .frames import DATA, Buffer, Frame, FrameReader, FrameWriter, uninitialized
 from .messages import (
@@ -20,10 +21,12 @@ from .messages import (
     PROTOCOL_VERSION,
     REQUESTS,
     WITH_BLOB,
+    ZSTD,
     Cancel,
     Found,
     Hello,
     Message,
+    Pace,
     Put,
     Refused,
     decode,
@@ -94,6 +97,7 @@ class Connection:
         self._is_dialer = is_dialer
         self._reader = FrameReader(BLOB_BYTES_MAX)
         self._writer = FrameWriter(ARRIVING_BYTES_MAX)
+        self._meter: PaceMeter | None = None  # where both sides know coding
         self._peer: Hello | None = None
         self._opened_at = now
         self._heard_at = now
@@ -192,6 +196,8 @@ class Connection:
 
     def received(self, now: float, count: int) -> list[Event]:
         """What `count` more bytes in `buffer()` mean."""
+        if self._meter is not None and self._is_mid_message:
+            self._measure(count, now - self._heard_at)
         self._heard_at = now
         if self._is_elsewhere:
             self._is_elsewhere = False
@@ -211,6 +217,11 @@ class Connection:
         if (begun := self._reader.split()) is not None:
             self._frame(begun)
         return events
+
+    def _measure(self, count: int, seconds: float) -> None:
+        assert self._meter is not None
+        if (pace := self._meter.came(count, seconds)) is not None:
+            self._send(0, Pace(pace))
 
     def _frame(self, frame: Frame) -> Event | None:
         kind, stream, head, blob_bytes, piece, missing = frame
@@ -246,12 +257,18 @@ class Connection:
         if message.cluster != self._me.cluster:
             raise RemoteProtocolError(f"cluster {message.cluster[:64]!r}: this node is in {self._me.cluster!r}")
         self._peer = message
+        if self._me.codings & message.codings & ZSTD:
+            self._meter = PaceMeter()
+            self._writer.coder = Coder()
         return Opened(message)
 
     def _aside(self, stream: int, message: Message) -> None:
-        """What is neither a request nor an answer."""
+        """What is neither a request nor an answer, or none of this side's."""
         if isinstance(message, Refused):
             raise _refused(message)
+        if isinstance(message, Pace) and self._writer.coder is not None:
+            self._writer.coder.told(message.bytes_per_s)
+            return
         if self._is_dialer or not isinstance(message, Cancel):
             side = "dialled" if self._is_dialer else "dialling"
             raise RemoteProtocolError(f"{type(message).__name__} from the {side} side")

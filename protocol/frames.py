@@ -5,10 +5,11 @@ as many DATA frames as the rest of the blob needs. No frame has more of a blob t
 alternate with the chunks of long ones: a small answer waits for one chunk of a large one, however many those are.
 Header, little-endian:
 
-    0  body bytes u32     4  kind u8     5  zero u8     6  head bytes u16     8  stream u32     12  blob bytes u32
+    0  body bytes u32     4  kind u8     5  coding u8   6  head bytes u16     8  stream u32     12  blob bytes u32
 
-`blob bytes` is the size of the whole blob in the opening frame, and zero in a DATA frame. All of it is checked against
-the limits before anything is allocated for it.
+`blob bytes` is the size of the whole blob in the opening frame, and zero in a DATA frame. Where `coding` is 1, not 0,
+the frame's part of the blob is coded (`coding.py`), and counted so in `body bytes`, but not in `blob bytes`. All of it
+is checked against the limits before anything is allocated for it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .coding import Coder, unpack
 from .errors import RemoteProtocolError
 
 DATA = 0
+PLAIN, CODED = 0, 1
 
 # Features of a usual size go in one frame, and most of it is received straight into the memory where it stays. With
 # chunks of 64 KB a receiver needed a fifth longer for 64 features of 151 KB in flight.
@@ -104,28 +107,39 @@ class FrameReader:
             self.missing -= at - rest_at
             frames.append(Frame(DATA, self.split_stream, view[:0], 0, view[rest_at:at], self.missing))
         while end - at >= HEADER_BYTES:
-            body_bytes, kind, zero, head_bytes, stream, blob_bytes = HEADER.unpack_from(view, at)
-            if body_bytes > BODY_BYTES_MAX or head_bytes > body_bytes or zero or blob_bytes > self._blob_bytes_max:
-                raise RemoteProtocolError(self._complaint(body_bytes, zero, head_bytes, blob_bytes))
+            body_bytes, kind, coding, head_bytes, stream, blob_bytes = HEADER.unpack_from(view, at)
+            if (
+                body_bytes > BODY_BYTES_MAX
+                or head_bytes > body_bytes
+                or coding > CODED
+                or blob_bytes > self._blob_bytes_max
+            ):
+                raise RemoteProtocolError(self._complaint(body_bytes, coding, head_bytes, blob_bytes))
             head_at = at + HEADER_BYTES
             piece_at, next_at = head_at + head_bytes, head_at + body_bytes
             if next_at > end:
                 break
-            frames.append(Frame(kind, stream, view[head_at:piece_at], blob_bytes, view[piece_at:next_at]))
+            piece = view[piece_at:next_at]
+            if coding == CODED:
+                piece = memoryview(unpack(piece, CHUNK_BYTES))
+            frames.append(Frame(kind, stream, view[head_at:piece_at], blob_bytes, piece))
             at = next_at
         self._start = at
         return frames
 
     def split(self) -> Frame | None:
-        """What is here of a large frame that is partly here, with all of its head; None when there is no such frame."""
+        """What is here of a large frame that is partly here, with all of its head; None when there is no such frame.
+
+        A coded one can only be unpacked whole.
+        """
         view, at, end = self._view, self._start, self._end
         if end - at < HEADER_BYTES or self.missing:
             return None
-        body_bytes, kind, _, head_bytes, stream, blob_bytes = HEADER.unpack_from(view, at)  # checked by `received`
+        body_bytes, kind, coding, head_bytes, stream, blob_bytes = HEADER.unpack_from(view, at)  # checked by `received`
         head_at = at + HEADER_BYTES
         piece_at = head_at + head_bytes
         missing = head_at + body_bytes - end
-        if piece_at > end or missing < _SPLIT_BYTES_MIN:
+        if piece_at > end or missing < _SPLIT_BYTES_MIN or coding == CODED:
             return None
         self._start, self.split_stream, self.missing = end, stream, missing
         return Frame(kind, stream, view[head_at:piece_at], blob_bytes, view[piece_at:end], missing)
@@ -149,11 +163,11 @@ class FrameReader:
                 frames.append(frame._replace(head=head, piece=piece))
         return frames
 
-    def _complaint(self, body_bytes: int, zero: int, head_bytes: int, blob_bytes: int) -> str:
+    def _complaint(self, body_bytes: int, coding: int, head_bytes: int, blob_bytes: int) -> str:
         if body_bytes > BODY_BYTES_MAX:
             return f"frame of {body_bytes} bytes, at most {BODY_BYTES_MAX}"
-        if zero:
-            return f"frame header with {zero} where zero belongs"
+        if coding > CODED:
+            return f"frame coded by {coding}: there are {PLAIN} and {CODED}"
         if head_bytes > body_bytes:
             return f"frame of {body_bytes} bytes with a head of {head_bytes}"
         return f"blob of {blob_bytes} bytes, at most {self._blob_bytes_max}"
@@ -172,29 +186,39 @@ class _Outgoing:
         self.blob_bytes = blob_bytes
         self.left = blob_bytes
 
-    def next_frame(self, out: list[Buffer]) -> int:
+    def next_frame(self, out: list[Buffer], coder: Coder | None) -> int:
         """Append the next frame's buffers to `out`; how many bytes they have."""
         size = min(self.left, CHUNK_BYTES)
+        self.left -= size
+        parts = self._next_parts(size)
+        coding = PLAIN
+        if coder is not None and (coded := coder.coded(parts, size)) is not None:
+            parts, size, coding = [coded], len(coded), CODED
         if self.kind == DATA:
-            out.append(HEADER.pack(size, DATA, 0, 0, self.stream, 0))
+            out.append(HEADER.pack(size, DATA, coding, 0, self.stream, 0))
             sent = HEADER_BYTES + size
         else:
             head_bytes = len(self.head)
-            header = HEADER.pack(head_bytes + size, self.kind, 0, head_bytes, self.stream, self.blob_bytes)
+            header = HEADER.pack(head_bytes + size, self.kind, coding, head_bytes, self.stream, self.blob_bytes)
             out.append(header + self.head)
             sent = HEADER_BYTES + head_bytes + size
             self.kind = DATA  # what follows
-        self.left -= size
+        out += parts
+        return sent
+
+    def _next_parts(self, size: int) -> list[Buffer]:
+        """The next `size` bytes of the blob."""
+        parts: list[Buffer] = []
         while size:
             part = self.blob[0]
             if len(part) <= size:
-                out.append(self.blob.popleft())
+                parts.append(self.blob.popleft())
                 size -= len(part)
             else:
-                out.append(part[:size])
+                parts.append(part[:size])
                 self.blob[0] = part[size:]
                 size = 0
-        return sent
+        return parts
 
 
 class FrameWriter:
@@ -205,9 +229,12 @@ class FrameWriter:
 
     Blobs that are partly sent have at most `underway_bytes_max` together, a single one apart: the other side keeps room
     for no more. A blob beyond that waits, and smaller ones pass it.
+
+    Where it is given a `coder`, what that thinks worth it is coded.
     """
 
     def __init__(self, underway_bytes_max: int) -> None:
+        self.coder: Coder | None = None
         self._underway_bytes_max = underway_bytes_max
         self._underway_bytes = 0
         self._ready: list[Buffer] = []  # small messages, whole
@@ -258,7 +285,7 @@ class FrameWriter:
         while taken < bytes_wanted and (self._short or self._long):
             if self._short:
                 outgoing = self._short.popleft()
-                taken += outgoing.next_frame(out)
+                taken += outgoing.next_frame(out, self.coder)
                 self._queued_bytes -= outgoing.blob_bytes
             if self._long:
                 taken += self._take_chunk(out)
@@ -273,7 +300,7 @@ class FrameWriter:
                 break
             self._long.rotate(-1)  # what is under way is in the queue as well, so this ends
         left = outgoing.left
-        taken = outgoing.next_frame(out)
+        taken = outgoing.next_frame(out, self.coder)
         self._queued_bytes -= left - outgoing.left
         if not outgoing.left:
             self._long.popleft()

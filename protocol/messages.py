@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Meta
 
+from .coding import PACE_MAX
 from .errors import RemoteProtocolError
 
 PROTOCOL_VERSION: Final = 1
@@ -20,6 +21,7 @@ MEMBERS_MAX = 256
 NOT_HERE, DID_NOT_FIT = -1, -2  # in the place of a size
 ENCODERS_MAX = 64
 INCARNATION_MAX = 2**53
+ZSTD: Final = 1  # in Hello.codings
 
 # What is said of nodes ends up in tables, logs and calls to connect: it is bounded where it comes in.
 Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[!-~]*\Z")]
@@ -62,6 +64,8 @@ class Hello(Message, frozen=True, array_like=True):
     http_host: Host
     http_port: Port
     capacity_bytes: Annotated[int, Meta(ge=0)]
+    codings: Annotated[int, Meta(ge=0)] = 0
+    """ZSTD, if what is said to it may be coded (`coding.py`); other bits are of later protocols."""
 
 
 class Refused(Message, frozen=True, array_like=True):
@@ -76,6 +80,14 @@ class Cancel(Message, frozen=True, array_like=True):
     """The answer to the request on this stream is not wanted any more."""
 
     kind = 3
+
+
+class Pace(Message, frozen=True, array_like=True):
+    """What you send comes at this pace: code it if that is slow. Said by either side, if the other may code."""
+
+    kind = 4
+
+    bytes_per_s: Annotated[int, Meta(ge=1, le=PACE_MAX)]
 
 
 # -- features --------------------------------------------------------------------------------------------------
@@ -387,7 +399,7 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
 MESSAGES: Final[dict[int, type[Message]]] = {
     message.kind: message
     for message in (
-        Hello, Refused, Cancel, Get, Found, Missing, BatchGet, Batch, Has, Held, Put, Forget, Done,
+        Hello, Refused, Cancel, Pace, Get, Found, Missing, BatchGet, Batch, Has, Held, Put, Forget, Done,
         Remove, AllRemoved,
         Ping, Ack, GetState, State, Leave, RemovedSums, RemovedPart,
     )

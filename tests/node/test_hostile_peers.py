@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from edgecache.node import peer_protocol, service
 from edgecache.node.address_book import AddressBook
 from edgecache.node.identity import Identity
@@ -120,6 +121,12 @@ def _frame(message: Message | int, stream: int = 1, blob: bytes = b"", head: byt
         head = encode(message)
     blob_bytes = 0 if kind == DATA else len(blob)
     return struct.pack("<IBBHII", len(head) + len(blob), kind, 0, len(head), stream, blob_bytes) + head + blob
+
+
+def _coded(body: bytes) -> bytes:
+    """A Put of 100 bytes, coded as that."""
+    head = encode(Put(0))
+    return struct.pack("<IBBHII", len(head) + len(body), Put.kind, 1, len(head), 1, 100) + head + body
 
 
 async def _attack(node: Node, *said: bytes) -> bytes:
@@ -238,6 +245,10 @@ async def test_nothing_is_done_for_a_twin_that_it_asks_in_the_same_breath(node: 
         (_frame(State([], [], [CurrentVersion("theirs", "2", -1)])), "invalidation counter -1"),
         (_frame(Put(0), 1, b""), "payload of 0 bytes"),
         (_frame(Put(0), 1, pickle.dumps(list(range(100)))), "payload starts with"),
+        (_coded(zstandard.ZstdCompressor().compress(bytes(2**26))), "coded bytes that unpack to 67108864: at most"),
+        (_coded(zstandard.ZstdCompressor().compress(bytes(2**17))), "coded bytes that unpack to 131072: at most"),
+        (_coded(bytes(5000)), "5000 coded bytes that do not unpack"),
+        (_coded(zstandard.ZstdCompressor().compress(bytes(HELD.data))), "Put with 240 bytes of a blob of 100"),
     ],
     ids=lambda value: value if isinstance(value, str) else "said",
 )

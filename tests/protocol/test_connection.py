@@ -26,6 +26,7 @@ from edgecache.protocol.errors import RemoteProtocolError
 from edgecache.protocol.frames import CHUNK_BYTES, DATA, uninitialized
 from edgecache.protocol.messages import (
     PROTOCOL_VERSION,
+    ZSTD,
     Ack,
     Batch,
     BatchGet,
@@ -38,6 +39,7 @@ from edgecache.protocol.messages import (
     Member,
     Message,
     Missing,
+    Pace,
     Ping,
     Put,
     Refused,
@@ -102,9 +104,16 @@ def _frame(
 class Pair:
     """A dialer and the node it dialled, with nothing between them that loses a byte."""
 
-    def __init__(self, *, are_open: bool = True, receive_into: Callable[[int], memoryview] = uninitialized) -> None:
-        self.dialer = Connection(_hello("dialer"), 0.0, is_dialer=True, receive_into=receive_into)
-        self.dialled = Connection(_hello("dialled"), 0.0, is_dialer=False, receive_into=receive_into)
+    def __init__(
+        self,
+        *,
+        are_open: bool = True,
+        receive_into: Callable[[int], memoryview] = uninitialized,
+        codings: int = 0,
+    ) -> None:
+        dialer, dialled = (msgspec.structs.replace(_hello(name), codings=codings) for name in ("dialer", "dialled"))
+        self.dialer = Connection(dialer, 0.0, is_dialer=True, receive_into=receive_into)
+        self.dialled = Connection(dialled, 0.0, is_dialer=False, receive_into=receive_into)
         if are_open:
             self.up()
             self.down()
@@ -121,6 +130,67 @@ class Pair:
         stream = self.dialer.ask(request, deadline, (blob,) if blob else (), len(blob))
         assert stream is not None
         return stream
+
+
+# -- coding --------------------------------------------------------------------------------------------------------
+
+
+def _coding(name: str, codings: int) -> Hello:
+    return msgspec.structs.replace(_hello(name), codings=codings)
+
+
+def _arrive_slowly(connection: Connection, wire: bytes, bytes_per_s: float, began: float) -> list[Event]:
+    events, at = [], 0
+    while at < len(wire):
+        piece = wire[at : at + 4096]
+        at += len(piece)
+        events += _feed(connection, piece, began + at / bytes_per_s)
+    return events
+
+
+@pytest.mark.parametrize("codings", [ZSTD, ZSTD | 64])
+def test_what_comes_slowly_is_coded_from_then_on_in_both_directions(codings: int) -> None:
+    pair = Pair(are_open=False, codings=codings)
+    pair.up()
+    pair.down()
+    payload = np.random.default_rng(0).integers(0, 32, 150_000, np.uint8).tobytes()
+    sizes = []
+    for now in range(4):
+        stream = pair.ask(Put(0), deadline=99.0, blob=payload)
+        wire = _out(pair.dialer)
+        assert _arrive_slowly(pair.dialled, wire, 1e6, now) == [Asked(stream, Put(0), memoryview(payload))]
+        pair.dialled.answer(stream, Found(), (payload,), len(payload))
+        answer = _out(pair.dialled)
+        assert _arrive_slowly(pair.dialer, answer, 1e6, now + 0.5) == [Answered(stream, Found(), memoryview(payload))]
+        sizes.append((len(wire), len(answer)))
+    assert sizes[0][0] > len(payload)
+    assert all(size < 0.7 * len(payload) for size in sizes[-1])
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(ZSTD, 0), (0, ZSTD), (ZSTD, 64), (0, 0)])
+def test_a_peer_that_does_not_know_coding_is_sent_nothing_coded_and_nothing_of_it(mine: int, theirs: int) -> None:
+    pair = Pair(are_open=False)
+    pair.dialer = Connection(_coding("dialer", mine), 0.0, is_dialer=True)
+    pair.dialled = Connection(_coding("dialled", theirs), 0.0, is_dialer=False)
+    pair.up()
+    pair.down()
+    payload = bytes(300_000)
+    for now in range(3):
+        stream = pair.ask(Put(0), deadline=99.0, blob=payload)
+        wire = _out(pair.dialer)
+        assert len(wire) > len(payload)
+        _arrive_slowly(pair.dialled, wire, 1e6, now)
+        assert pair.dialled.pending_bytes == 0
+        pair.dialled.answer(stream, Done(1))
+        pair.down(now + 0.5)
+
+
+def test_a_peer_that_may_not_code_has_no_pace_to_speak_of() -> None:
+    pair = Pair()
+    with pytest.raises(RemoteProtocolError, match="Pace from the dialled side"):
+        _feed(pair.dialer, _frame(Pace(1)))
+    with pytest.raises(RemoteProtocolError, match="Pace from the dialling side"):
+        _feed(pair.dialled, _frame(Pace(1)))
 
 
 # -- honest peers --------------------------------------------------------------------------------------------------

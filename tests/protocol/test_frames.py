@@ -6,7 +6,10 @@ import struct
 import tracemalloc
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
+import zstandard
+from edgecache.protocol.coding import Coder
 from edgecache.protocol.errors import RemoteProtocolError
 from edgecache.protocol.frames import (
     BODY_BYTES_MAX,
@@ -101,7 +104,7 @@ def test_the_largest_frame_fits_and_the_buffer_is_never_full() -> None:
         ((0xFFFFFFFF, 255, 255, 65535, 0xFFFFFFFF, 0xFFFFFFFF), "frame of 4294967295 bytes"),
         ((4, 10, 0, 5, 1, 0), "frame of 4 bytes with a head of 5"),
         ((0, 10, 0, 1, 1, 0), "frame of 0 bytes with a head of 1"),
-        ((4, 10, 1, 4, 1, 0), "with 1 where zero belongs"),
+        ((4, 10, 2, 4, 1, 0), "frame coded by 2: there are 0 and 1"),
         ((4, 11, 0, 4, 1, 0xFFFFFFFF), f"blob of 4294967295 bytes, at most {BLOB_MAX}"),
         ((4, 11, 0, 4, 1, BLOB_MAX + 1), f"blob of {BLOB_MAX + 1} bytes"),
     ],
@@ -127,6 +130,44 @@ def test_garbage_is_refused_or_is_frames_within_the_limits(garbage: bytes) -> No
         return
     assert sum(HEADER_BYTES + len(f.head) + len(f.piece) for f in frames) <= len(garbage)
     assert all(f.blob_bytes <= BLOB_MAX for f in frames)
+
+
+# -- coded ---------------------------------------------------------------------------------------------------------
+
+
+def _slow_link() -> Coder:
+    coder = Coder()
+    coder.told(1000)
+    return coder
+
+
+def _uneven(size: int) -> bytes:
+    """Bytes that can be coded, and not to nothing."""
+    return np.random.default_rng(size).integers(0, 32, size, np.uint8).tobytes()
+
+
+@given(st.integers(1, 3 * CHUNK_BYTES), st.data())
+@settings(max_examples=30)
+def test_a_coded_blob_arrives_as_it_was_wherever_the_stream_is_cut(size: int, data: st.DataObject) -> None:
+    writer, reader, blob = FrameWriter(2 * BLOB_MAX), FrameReader(BLOB_MAX), _uneven(size)
+    writer.coder = _slow_link()
+    writer.send(11, 7, b"head", [blob[: size // 3], blob[size // 3 :]], size)
+    wire = _taken(writer)
+    assert size < 2 * SHORT_BYTES_MAX or len(wire) < 0.8 * size
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=10)))
+    frames: list[Frame] = []
+    for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
+        frames += reader.feed(wire[start:end])
+        assert reader.split() is None or len(wire) > size  # it can only be unpacked whole
+    assert _blobs(frames) == {7: blob}
+    assert (bytes(frames[0].head), frames[0].blob_bytes) == (b"head", size)
+    assert reader.is_between_frames
+
+
+def test_a_coded_frame_that_unpacks_to_more_than_a_chunk_is_refused() -> None:
+    body = zstandard.ZstdCompressor().compress(_uneven(CHUNK_BYTES + 1))
+    with pytest.raises(RemoteProtocolError, match=f"unpack to {CHUNK_BYTES + 1}: at most {CHUNK_BYTES}"):
+        FrameReader(BLOB_MAX).feed(struct.pack("<IBBHII", len(body), 11, 1, 0, 1, BLOB_MAX) + body)
 
 
 # -- writing -------------------------------------------------------------------------------------------------------

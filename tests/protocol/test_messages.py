@@ -19,6 +19,7 @@ from edgecache.protocol.messages import (
     NOT_HERE,
     REQUESTS,
     WITH_BLOB,
+    ZSTD,
     Ack,
     AllRemoved,
     Batch,
@@ -38,6 +39,7 @@ from edgecache.protocol.messages import (
     Member,
     Message,
     Missing,
+    Pace,
     Ping,
     Put,
     Refused,
@@ -51,11 +53,12 @@ from edgecache.protocol.messages import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-HELLO = Hello(1, "home", "0a" * 16, "0b" * 16, "Küche", "192.168.0.7", 7441, "fe80::1%eth0", 7440, 2**30)
+HELLO = Hello(1, "home", "0a" * 16, "0b" * 16, "Küche", "192.168.0.7", 7441, "fe80::1%eth0", 7440, 2**30, ZSTD)
 EXAMPLES: list[Message] = [
     HELLO,
     Refused("no room"),
     Cancel(),
+    Pace(12_500_000),
     Get(bytes(64)),
     Found(),
     Missing(),
@@ -97,7 +100,7 @@ def test_every_message_has_an_example_and_its_own_number() -> None:
 
 def test_a_message_is_a_request_or_an_answer_or_neither() -> None:
     assert {State.kind, RemovedSums.kind, RemovedPart.kind} == REQUESTS & ANSWERS  # told, or answered in kind
-    assert set(MESSAGES) - REQUESTS - ANSWERS == {Hello.kind, Cancel.kind}
+    assert set(MESSAGES) - REQUESTS - ANSWERS == {Hello.kind, Cancel.kind, Pace.kind}
     assert {Found.kind, Batch.kind, Put.kind} == WITH_BLOB
 
 

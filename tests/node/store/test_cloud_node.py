@@ -26,7 +26,7 @@ from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from edgecache.protocol.payload import Payload
 from edgecache.simulations.links import LINKS
 from edgecache.simulations.network import InMemoryNetwork
-from edgecache.simulations.virtual_time import in_virtual_time
+from edgecache.simulations.virtual_time import in_virtual_time, run
 
 ENCODER = EncoderIdentity("edgecache/tiny", "1", digest_of(b"weights"))
 DECLARED = EncoderIdentity.declared("mine", "1")
@@ -67,8 +67,8 @@ async def cloud_node(network: InMemoryNetwork) -> Node:
     return node
 
 
-def hello(cluster: str = CLUSTER, peer_port: int = 0) -> messages.Hello:
-    return messages.Hello(messages.PROTOCOL_VERSION, cluster, "e" * 32, "b" * 32, "e", "", peer_port, "", 0, 0)
+def hello(cluster: str = CLUSTER, peer_port: int = 0, codings: int = 0) -> messages.Hello:
+    return messages.Hello(messages.PROTOCOL_VERSION, cluster, "e" * 32, "b" * 32, "e", "", peer_port, "", 0, 0, codings)
 
 
 @asynccontextmanager
@@ -182,6 +182,25 @@ async def test_a_slow_uplink_is_not_silence() -> None:
     assert len(cloud.store.memory) == 150
     await remote.close()
     await cloud.stop()
+
+
+@pytest.mark.parametrize("is_coded", [False, True])
+def test_over_a_slow_uplink_features_travel_coded_both_ways_where_both_sides_know_how(is_coded: bool) -> None:
+    async def story() -> None:
+        network = InMemoryNetwork(LINKS["4g"])
+        cloud = await cloud_node(network)
+        remote = NodeRemote(network.host("edge"), ADDRESS, hello(codings=messages.ZSTD if is_coded else 0))
+        made = [payload(image, dim=60_000) for image in range(20)]  # Gaussian: 6.7 bits of each byte
+        for each in made:
+            assert await remote.put(each.key.packed, each.data, 0.0, must_replace=True)
+            assert await remote.get(each.key.packed) == each.data
+        sent, came = network.host("edge").bytes_sent, network.host("edge").bytes_received
+        whole = sum(each.nbytes for each in made)
+        assert (sent < 0.9 * whole, came < 0.9 * whole) == (is_coded, is_coded)
+        await remote.close()
+        await cloud.stop()
+
+    run(story())
 
 
 @in_virtual_time
