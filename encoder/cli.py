@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         default="float32",
         help="int8: best in ONNX Runtime; int8-static: ranges measured on --images, best in OpenVINO",
     )
+    export.add_argument(
+        "--pyramid", metavar="2,1,0.5", help="features at these multiples of the grid, the finest first"
+    )
     export.set_defaults(run=_export)
 
     fit = commands.add_parser("fit", help="fit a map of one encoder's features to another's, for --convert")
@@ -182,8 +185,10 @@ def _write(options: argparse.Namespace, rows: list[Row], about: dict[str, object
 
 def _export(options: argparse.Namespace) -> None:
     from .export_command import export
+    from .pyramid import scales_of
 
-    print(export(options.encoder, options.out, options.precision, options.images))
+    scales = scales_of(options.pyramid) if options.pyramid else ()
+    print(export(options.encoder, options.out, options.precision, options.images, scales))
 
 
 def _library_build(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,21 +15,31 @@ from .export import check, error_of, exported
 from .image_set import ImageSet
 from .load import load
 from .onnx_file import METADATA_KEY, FileMetadata
+from .pyramid import FeaturePyramid
 from .quantization import dynamic_int8, static_int8
 from .runtimes import Array, Runtime, open_graph
 from .torch_encoder import TorchEncoder
+from .vit import VisionTransformer
 
 CALIBRATION_IMAGES_MAX = 256
 
 
-def export(spec: str, out: Path, precision: str, images: Path | None) -> str:
-    """Write `out`, and return a line that says how well it does what `spec` does."""
+def export(spec: str, out: Path, precision: str, images: Path | None, pyramid: Sequence[float] = ()) -> str:
+    """Write `out`, and return a line that says how well it does what `spec` does.
+
+    With a `pyramid` its features are those of several scales (`encoder/pyramid.py`).
+    """
     encoder = torch_encoder(spec)
     how = encoder.preprocessing
     identity = encoder.identity
     version = identity.version if precision == "float32" else f"{identity.version}+{precision}"
-    metadata = {METADATA_KEY: msgspec.json.encode(FileMetadata(identity.name, version, how)).decode()}
     module = module_of(encoder)
+    if pyramid:
+        if not isinstance(module, VisionTransformer):
+            raise InvalidValue(f"encoder {spec!a} is no vision transformer of ours: it has no pyramid")
+        module = FeaturePyramid(module, pyramid).eval()
+        version += "+pyramid-" + "-".join(f"{scale:g}" for scale in pyramid)
+    metadata = {METADATA_KEY: msgspec.json.encode(FileMetadata(identity.name, version, how)).decode()}
     plain = exported(module, [torch.zeros(1, 3, how.height, how.width)], ["features"], metadata)
     pixels = _pixels(images, encoder)
     error = check(module, open_graph(Runtime.ONNX, plain, 1), pixels[0])

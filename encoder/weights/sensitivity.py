@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import deepcopy
 
 import torch
@@ -16,14 +17,20 @@ def sensitivities(model: VisionTransformer, pixels: Tensor) -> list[float]:
     plain = model(pixels).flatten(1)
     lost = []
     for index in range(len(model.blocks)):
-        copied = deepcopy(model)
+        made = rounded(model, {index})(pixels).flatten(1)
+        lost.append(1 - float(torch.nn.functional.cosine_similarity(made, plain).mean()))
+    return lost
+
+
+def rounded(model: VisionTransformer, blocks: Collection[int]) -> VisionTransformer:
+    """A copy with the linear layers of these blocks as INT8 would compute them: the fidelity, not the speed."""
+    copied = deepcopy(model)
+    for index in blocks:
         for module in list(copied.blocks[index].modules()):
             for name, layer in list(module.named_children()):
                 if isinstance(layer, nn.Linear):
                     setattr(module, name, RoundedLinear(layer))
-        made = copied(pixels).flatten(1)
-        lost.append(1 - float(torch.nn.functional.cosine_similarity(made, plain).mean()))
-    return lost
+    return copied
 
 
 def kept_in_float(lost: list[float], budget: float) -> list[int]:

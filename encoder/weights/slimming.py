@@ -24,9 +24,18 @@ Importance = Callable[[Attention, Tensor], Tensor]
 
 
 def slimmed(
-    model: VisionTransformer, pixels: Tensor, *, heads: float = 1.0, channels: float = 1.0, is_recovered: bool = True
+    model: VisionTransformer,
+    pixels: Tensor,
+    *,
+    heads: float = 1.0,
+    channels: float = 1.0,
+    importance: Importance | None = None,
+    is_recovered: bool = True,
 ) -> VisionTransformer:
-    """A copy with these shares of its heads and of its perceptrons' channels, fitted on `pixels` as it shrinks."""
+    """A copy with these shares of its heads and of its perceptrons' channels, fitted on `pixels` as it shrinks.
+
+    Which heads go is told by `importance`: `head_norms` unless another is given.
+    """
     copied = deepcopy(model).eval()
     tokens = _embedded(copied, pixels)
     for block, plain in zip(copied.blocks, model.blocks, strict=True):
@@ -34,7 +43,8 @@ def slimmed(
         assert isinstance(plain, Block)
         wanted = plain.attention(plain.attention_norm(tokens)).detach()
         keep = max(1, round(heads * block.attention.heads))
-        _cut_heads(block.attention, block.attention_norm(tokens).detach(), wanted, keep, is_recovered)
+        seen = block.attention_norm(tokens).detach()
+        _cut_heads(block.attention, seen, wanted, keep, importance or head_norms, is_recovered)
         inner = plain.mlp_norm(plain.mix(tokens).tokens).detach()
         if isinstance(block.mlp, nn.Sequential):
             first = block.mlp[0]
@@ -73,10 +83,11 @@ def head_entropies(attention: Attention, tokens: Tensor) -> Tensor:
 
 def head_gradients(attention: Attention, tokens: Tensor) -> Tensor:
     """How much the output's length changes if a head fades, |∂/∂gate| (Michel et al., 2019), (heads,)."""
-    gates = torch.ones(attention.heads, requires_grad=True)
-    seen = heads_of(attention, tokens.detach()) * gates[:, None]
-    made = attention.out(seen.flatten(2))
-    (gradient,) = torch.autograd.grad(made.square().mean(), gates)
+    with torch.enable_grad():
+        gates = torch.ones(attention.heads, requires_grad=True)
+        seen = heads_of(attention, tokens.detach()) * gates[:, None]
+        made = attention.out(seen.flatten(2))
+        (gradient,) = torch.autograd.grad(made.square().mean(), gates)
     return gradient.abs()
 
 
@@ -88,11 +99,13 @@ def heads_of(attention: Attention, tokens: Tensor) -> Tensor:
     return torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
-def _cut_heads(attention: Attention, tokens: Tensor, wanted: Tensor, keep: int, is_recovered: bool) -> None:
+def _cut_heads(
+    attention: Attention, tokens: Tensor, wanted: Tensor, keep: int, importance: Importance, is_recovered: bool
+) -> None:
     while attention.heads > keep:
         step = max(1, round(STEP * attention.heads))
         left = max(keep, attention.heads - step)
-        best = head_norms(attention, tokens).topk(left).indices.sort()[0]
+        best = importance(attention, tokens).topk(left).indices.sort()[0]
         width = attention.query_key_value.out_features // 3 // attention.heads
         rows = torch.cat([head * width + torch.arange(width) for head in best])
         third = attention.heads * width

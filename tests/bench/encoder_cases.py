@@ -1,0 +1,189 @@
+"""What there is to measure of an encoder: each technique, what its source says of it, and how it is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from edgecache.encoder import candidates
+from edgecache.encoder.bench_command import Bench
+from edgecache.encoder.build import build
+from edgecache.encoder.options import PRECISIONS, Options
+from edgecache.encoder.runtimes import Runtime
+from edgecache.encoder.shortcuts import Shortcuts
+from edgecache.encoder.towers import Tower
+from edgecache.encoder.vit import VisionTransformer
+from edgecache.encoder.weights import factors, numbers, sensitivity, slimming
+from torch import Tensor
+
+Change = Callable[[VisionTransformer, Tensor], VisionTransformer]
+"""A model, and pixels to fit it on, to another model."""
+
+FITTED_WEIGHTS_IMAGES = 96  # least squares over tokens: 64 of each image and more
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line to measure."""
+
+    technique: str
+    says: str
+    options: Options
+    change: Change | None = None
+    what: str = ""
+    """What `change` does."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in the table."""
+        return f"{self.options}, {self.what}" if self.what else str(self.options)
+
+
+def alone(installed: Sequence[Runtime]) -> list[Case]:
+    """Every runtime in every precision, leaving nothing out."""
+    says = {
+        "float32": "graph fusion by the runtime: no figure",
+        "bfloat16": "half the bytes, no loss (Kalamkar et al., 2019)",
+        "int8": "2.4-4.0 × (I-BERT, Kim et al., 2021; GPU)",
+        "int8-static": "2.4-4.0 × (I-BERT, Kim et al., 2021; GPU)",
+        "int8-static+bfloat16": "2.4-4.0 × (I-BERT, Kim et al., 2021; GPU)",
+    }
+    names = {"float32": "runtime", "bfloat16": "bfloat16"}
+    return [
+        Case(names.get(precision, "INT8"), says[precision], Options(runtime, precision))
+        for runtime in installed
+        for precision in PRECISIONS[runtime]
+    ]
+
+
+def on(best: Options, work: Bench) -> list[Case]:
+    """Every technique on the strongest runtime."""
+    shape = work.model.shape
+    quarter = (1.0, 0.75, 0.5, 0.25)
+    gentle = (1.0, 0.9, 0.8, 0.7)
+
+    def cut(**cuts: object) -> Options:
+        return replace(best, shortcuts=Shortcuts(is_bridged=True, **cuts))  # type: ignore[arg-type]
+
+    tome = "2 × at 0.2-0.3 points (ViT-L and H; Bolya et al., 2022)"
+    evit = "1.5 × at 0.3 points after training (DeiT-S; Liang et al., 2022)"
+    cases = [Case("token merging", tome, cut(merge=count)) for count in candidates.merges(shape)]
+    cases += [Case("token merging", tome, replace(best, shortcuts=Shortcuts(merge=candidates.merges(shape)[-1])))]
+    cases += [Case("token pruning, by attention", evit, cut(prune=schedule)) for schedule in (gentle, quarter)]
+    norm = "no figure"
+    cases += [
+        Case("token pruning, by norm", norm, cut(prune=schedule, prune_by="norm")) for schedule in (gentle, quarter)
+    ]
+    side = "1.6-3.6 × fewer products, with a cascade (Wang et al., 2021)"
+    cases += [Case("smaller input", side, cut(side=pixels)) for pixels in candidates.sides(shape)]
+    cases += [
+        Case("adaptive input resolution", side, replace(cut(), small_side=pixels)) for pixels in candidates.sides(shape)
+    ]
+    exits = "1.8 × (LGViT, Xu et al., 2023, trained)"
+    cases += [Case("early exit", exits, replace(cut(), exits=after)) for after in candidates.exits_of(shape.depth)]
+    skip = "20 % less at no loss, trained (BlockDrop, Wu et al., 2018)"
+    least = work.least_needed
+    cases += [
+        Case("layer skipping", skip, cut(skip=tuple(sorted(least[:count]))))
+        for count in sorted({1, max(1, shape.depth // 6)})
+    ]
+    cases += [Case("fewer layers", "no figure", cut(depth=shape.depth - 1))]
+    told = {
+        "window": "cost grows with tokens, not their square (Swin, Liu et al., 2021)",
+        "shifted": "cost grows with tokens, not their square (Swin, Liu et al., 2021)",
+        "linear": "up to 4,000 × generating long sequences (Katharopoulos et al., 2020)",
+        "performer": "cost grows with tokens, not their square (Choromanski et al., 2021)",
+        "linformer": "1.5-20 × at 512-65,536 tokens (Wang et al., 2020)",
+        "grouped": "near full quality after 5 % more training (GQA, Ainslie et al., 2023)",
+        "int8": "2.1 × over FlashAttention2 on GPUs (SageAttention, Zhang et al., 2024)",
+    }
+    cases += [
+        Case(f"attention: {name}", told[name.partition(":")[0]], cut(attention=name))
+        for name in candidates.attentions(shape)
+    ]
+    cases += weights(best, work)
+    cases += [
+        Case("together", "no figure", candidates.on(options, best.runtime, best.precision))
+        for options in candidates.combinations(shape)
+    ]
+    return cases
+
+
+def weights(best: Options, work: Bench) -> list[Case]:
+    """What is done to the weights."""
+
+    def changed(technique: str, says: str, what: str, change: Change, options: Options = best) -> Case:
+        return Case(technique, says, options, change, what)
+
+    def slim(heads: float, channels: float, importance: slimming.Importance = slimming.head_norms) -> Change:
+        return lambda model, pixels: slimming.slimmed(
+            model, pixels, heads=heads, channels=channels, importance=importance
+        )
+
+    plain = Options()
+    channels = "5 × at 0.3 % more errors (VGG-16; He et al., 2017)"
+    heads = "20-40 % of heads at no noticeable loss (Michel et al., 2019)"
+    cases = [
+        changed("pruning: channels", channels, "3/4 of the channels", slim(1.0, 0.75)),
+        changed("pruning: channels", channels, "half of the channels", slim(1.0, 0.5)),
+        changed("pruning: heads, by norm", heads, "2/3 of the heads", slim(0.67, 1.0)),
+        changed("pruning: heads, by gradient", heads, "2/3 of the heads", slim(0.67, 1.0, slimming.head_gradients)),
+        changed("pruning: heads, by entropy", heads, "2/3 of the heads", slim(0.67, 1.0, slimming.head_entropies)),
+    ]
+    rank = "2 × at 1 point (convolutions; Denton et al., 2014)"
+    cases += [
+        changed("low-rank factors", rank, f"{share:.0%} of the products", _low_rank(share)) for share in (0.75, 0.5)
+    ]
+    if work.model.shape.norms_last and not work.model.shape.norms_first:
+        rms = "7-64 % less time (Zhang and Sennrich, 2019)"
+        cases.append(changed("RMSNorm", rms, "same features", lambda m, _: factors.with_rms_norms(m), plain))
+    awq = "3 × on GPUs over 16 bits (AWQ, Lin et al., 2023)"
+    cases.append(changed("INT4 weights, in groups", awq, "groups of 32", lambda m, _: _vit(numbers.in_int4(m)), plain))
+    han = "9 × fewer weights at no loss, trained (AlexNet; Han et al., 2015)"
+    cases += [changed("zeros, unstructured", han, f"{share:.0%} zeros", _sparse(share)) for share in (0.3, 0.5, 0.7)]
+    two = "2 × on GPUs' sparse cores, no loss after training (Mishra et al., 2021)"
+    cases.append(
+        changed("zeros, 2 of 4", two, "50% zeros", lambda m, _: _vit(numbers.masked(m, numbers.two_of_four_mask)))
+    )
+    cases.append(
+        changed(
+            "zeros, in blocks of 16 × 16",
+            "no figure",
+            "30% zeros",
+            lambda m, _: _vit(numbers.masked(m, lambda w: numbers.block_mask(w, 0.3))),
+        )
+    )
+    hawq = "within 0.2 points at a mean of 3-4 bits (HAWQ, Dong et al., 2019)"
+    cases.append(changed("mixed precision", hawq, "INT8 where it is borne", _mixed, plain))
+    return cases
+
+
+def _low_rank(share: float) -> Change:
+    return lambda model, _: factors.low_rank(model, share)
+
+
+def _sparse(share: float) -> Change:
+    return lambda model, _: _vit(numbers.masked(model, lambda weight: numbers.magnitude_mask(weight, share)))
+
+
+def _mixed(model: VisionTransformer, pixels: Tensor) -> VisionTransformer:
+    lost = sensitivity.sensitivities(model, pixels[:32])
+    return sensitivity.rounded(model, set(range(len(lost))) - set(sensitivity.kept_in_float(lost, 2e-3)))
+
+
+def _vit(model: torch.nn.Module) -> VisionTransformer:
+    assert isinstance(model, VisionTransformer)
+    return model
+
+
+def tower_for(work: Bench, case: Case, cosine_min: float) -> tuple[Tower, float]:
+    """What maps pixels to features, and its megabytes."""
+    if case.change is None:
+        built = work.build(case.options, cosine_min)
+        model = work.model
+    else:
+        model = case.change(work.model, torch.from_numpy(work.fitted.pixels[:FITTED_WEIGHTS_IMAGES]))
+        built = build(model, case.options, work.fitted.pixels, plain=work.plain_fitted)
+    held = sum(weight.numel() * weight.element_size() for weight in model.state_dict().values())
+    return built.tower, (built.model_bytes or held) / 1e6
