@@ -83,13 +83,13 @@ class Gossip:
         removed = self._removals.digest().to_bytes(8, "little")
         return self._membership.digest() + xxhash.xxh3_64_digest(b"\0\0".join([*known, b"", *current, b"", removed]))
 
-    def beside(self, said: Said, to: NodeId | None) -> list[bytes]:
-        """The rumors to send with `said`; what this node believes against the receiver itself comes first."""
+    def beside(self, said: Said, to: NodeId | None, news: messages.ListNews | None = None) -> list[bytes]:
+        """The rumors to send with `said` and `news`; first what this node believes against the receiver itself."""
         self._tell_removed()
         first = self._membership.doubts(to) if to is not None else None
         if first is None and not len(self._rumors):
             return []
-        room_bytes = messages.rumors_room(said)
+        room_bytes = messages.rumors_room(said, news)
         if first is None:
             return self._rumors.take(room_bytes, self._membership.size)
         return [first, *self._rumors.take(room_bytes - len(first), self._membership.size)]

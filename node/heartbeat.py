@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from ..protocol import messages
 from ..protocol.errors import RemoteProtocolError
+from ..protocol.messages import Here, Probe
 from .probing import PERIOD_S, Action, Call, Compare, Prober, Send
 
 if TYPE_CHECKING:
+    from .following import Following
     from .gossip import Gossip, Heard
     from .link import Address, Datagrams, Link, Network
     from .links import Links
@@ -40,6 +42,7 @@ class Heartbeat:
         *,
         membership: Membership,
         gossip: Gossip,
+        following: Following,
         rumors: Rumors,
         links: Links,
         stats: Stats,
@@ -51,6 +54,7 @@ class Heartbeat:
         self._loop = asyncio.get_running_loop()
         self._membership = membership
         self._gossip = gossip
+        self._following = following
         self._rumors = rumors
         self._links = links
         self._stats = stats
@@ -141,9 +145,11 @@ class Heartbeat:
     def _receive(self, data: bytes, address: Address) -> None:
         now = self._loop.time()
         try:
-            said, rumors = messages.decode_datagram(data)
+            said, rumors, news = messages.decode_datagram(data)
             if rumors:
                 self._on_heard(self._gossip.hear(now, rumors))
+            if news is not None:
+                self._heard_news(said, news)
         except RemoteProtocolError as error:
             self._stats.protocol_errors += 1
             _log.debug("a datagram from %s:%d: %s", *address, error)
@@ -155,8 +161,18 @@ class Heartbeat:
 
     def _send(self, send: Send) -> None:
         if self._datagrams is not None:
-            rumors = self._gossip.beside(send.said, send.to)
-            self._datagrams.send(messages.encode_datagram(send.said, rumors), send.address)
+            said, news = send.said, None
+            if send.to is not None and isinstance(said, Probe | Here):
+                news = self._following.news_for(send.to)
+            rumors = self._gossip.beside(said, send.to, news)
+            self._datagrams.send(messages.encode_datagram(said, rumors, news), send.address)
+
+    def _heard_news(self, said: messages.Said, news: messages.ListNews) -> None:
+        """What a probe, or its answer, tells of its sender's list of keys."""
+        if isinstance(said, Probe) and said.target == self._membership.me:
+            self._following.heard(said.sender, news, is_answer=False)
+        elif isinstance(said, Here) and (node := self._prober.asked(said.number)) is not None:
+            self._following.heard(node, news, is_answer=True)
 
     def _do(self, actions: Iterable[Action]) -> None:
         for action in actions:

@@ -166,6 +166,11 @@ class Prober:
         self._probing[number].has_called = True
         return [send, Call(node, number)]
 
+    def asked(self, number: int) -> NodeId | None:
+        """Who has been asked with that number, and has not answered yet."""
+        probing = self._probing.get(number)
+        return probing.node if probing is not None else None
+
     # -- what comes ---------------------------------------------------------------------------------------------
 
     def received(self, now: float, address: Address, said: Said, digest: bytes, used_bytes: int) -> list[Action]:

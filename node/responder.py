@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..protocol.messages import Hello, Message
     from ..protocol.payload import Payload
     from .gossip import Gossip
+    from .journal import Journal
     from .lookup import Lookup
     from .membership import Membership
     from .stats import Stats
@@ -48,6 +49,7 @@ class Responder:
         lookup: Lookup,
         membership: Membership,
         gossip: Gossip,
+        journal: Journal,
         versions: Versions,
         stats: Stats,
         now: Callable[[], float],
@@ -60,6 +62,7 @@ class Responder:
         self._lookup = lookup
         self._membership = membership
         self._gossip = gossip
+        self._journal = journal
         self._versions = versions
         self._stats = stats
         self._now = now
@@ -98,6 +101,9 @@ class Responder:
                 mine = self._gossip.removed_part(self._now(), request.part)
                 self._heard_removed(request)
                 return Answer(mine)
+            case messages.GetKeys():
+                keys, coded = self._journal.told(request.has)
+                return Answer(keys, (coded,), len(coded))
             case messages.Leave():
                 self._membership.left(self._now(), peer.id, peer.boot)
                 return Answer(messages.Done(1))
@@ -107,7 +113,10 @@ class Responder:
     def _get(self, key: bytes) -> Answer | Coroutine[Any, Any, Answer]:
         held = self._store.get(key)
         if held is None:
-            return self._get_from_disk(key) if self._store.is_on_disk(key) else _MISSING
+            if self._store.is_on_disk(key):
+                return self._get_from_disk(key)
+            self._journal.missed(key)
+            return _MISSING
         return self._found(held)
 
     async def _get_from_disk(self, key: bytes) -> Answer:

@@ -20,11 +20,14 @@ from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity
 from . import status
 from .address_book import AddressBook, RememberedPeer
+from .directory import Directory
 from .eviction.policies import POLICIES, POLICY_USUAL
+from .following import Following
 from .gossip import Gossip, Heard
 from .handover import hand_over
 from .heartbeat import Heartbeat
 from .interfaces import is_loopback
+from .journal import Journal
 from .link import Address, Link, Network, Server
 from .links import LINK_IDLE_S, Links
 from .lookup import Encoder, Lookup
@@ -185,9 +188,14 @@ class Node:
             on_twin=self._met_twin,
             receive_into=memory.arriving,
         )
+        journal = Journal(self.boot, self.store.__contains__)
+        self.store.tell_changes(journal.touch)
+        self.directory = Directory(self.id, journal)
+        self._following = Following(self.directory, self.membership, self._links)
         self._heartbeat = Heartbeat(
             membership=self.membership,
             gossip=self._gossip,
+            following=self._following,
             rumors=rumors,
             links=self._links,
             stats=self.stats,
@@ -224,6 +232,7 @@ class Node:
             lookup=self.lookup,
             membership=self.membership,
             gossip=self._gossip,
+            journal=journal,
             versions=self.versions,
             stats=self.stats,
             now=loop.time,
@@ -303,7 +312,7 @@ class Node:
                 await asyncio.wait_for(self._has_caught_up.wait(), CATCH_UP_TIMEOUT_S)
         self.store.remove_outdated(self.versions.is_current, self.versions.known())
         self._recheck(self.removals.names())
-        self.store.is_disk_open = True
+        await self.store.open_disk()
         self.has_remembered.set()
         if came := await warm_memory(self.store):
             _log.info("%d features are back in memory", came)
@@ -474,6 +483,8 @@ class Node:
                 "member %r at %s:%d is %s (%d in the ring)",
                 member.name, *member.peer, member.state, self.membership.size,
             )  # fmt: skip
+            if not member.is_in_ring:
+                self.directory.forget(member.id)
         if any(not member.is_in_ring for member in changed):
             self._links.tidy(asyncio.get_running_loop().time())
 
@@ -594,6 +605,7 @@ class Node:
         if self._server is not None:
             self._server.close()
         self._heartbeat.close()
+        await self._following.close()
         await self._links.close()
         for protocol in tuple(self._inbound):
             protocol.close()

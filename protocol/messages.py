@@ -279,6 +279,40 @@ class RemovedPart(Message, frozen=True, array_like=True):
     ages: list[Age]
 
 
+# -- the directory: which keys who holds ---------------------------------------------------------------------------
+
+# So many fingerprints of one node, at most: 0.5 MB in one answer. At 151 KB each that is 40 GB of features.
+HOLDINGS_MAX = 262_144
+CHANGES_MAX = 65_536  # in one answer
+CHANGES_BYTES_MAX = 640  # of added and removed fingerprints in one datagram, so that rumors have room beside them
+
+# The state of a node's own list: 24 bits that name the boot, and 40 that count its changes.
+ListVersion = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class GetKeys(Message, frozen=True, array_like=True):
+    """Which keys do you hold? The asker knows the list as it was at `has`; 0: not at all. Answer: Keys."""
+
+    kind = 40
+
+    has: ListVersion
+
+
+class Keys(Message, frozen=True, array_like=True):
+    """The fingerprints of what a node held at `until`; its blob has `added` of them, and `removed`.
+
+    If `since` is 0, the blob is the code of all (`protocol/fingerprints.pack`). Otherwise it lists what was added
+    since that version, and then what was removed, 4 bytes each.
+    """
+
+    kind = 41
+
+    since: ListVersion
+    until: ListVersion
+    added: Annotated[int, Meta(ge=0, le=HOLDINGS_MAX)]
+    removed: Annotated[int, Meta(ge=0, le=CHANGES_MAX)]
+
+
 # -- datagrams: what members say of each other, many small things at a time ---------------------------------------
 
 # One Ethernet packet, with room for IPv6, UDP and encryption. What is cut in pieces is lost piece by piece.
@@ -383,17 +417,41 @@ class News(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 Said = Probe | Here | ProbeFor | NotHere | News
 
+Fingerprints = Annotated[bytes, Meta(max_length=CHANGES_BYTES_MAX)]
+
+
+class Changes(msgspec.Struct, frozen=True, array_like=True):
+    """What a node's list gained and lost between two of its versions: fingerprints of 4 bytes."""
+
+    since: ListVersion
+    added: Fingerprints
+    removed: Fingerprints
+
+
+class ListNews(msgspec.Struct, frozen=True, array_like=True):
+    """The version of the sender's list, that of the receiver's list that the sender has, and what changed.
+
+    `has` is 0 where the sender knows nothing of it yet, and None where it does not want to. The changes lead to
+    `version`; None where there are too many of them for a datagram, or none.
+    """
+
+    version: ListVersion
+    has: ListVersion | None
+    changes: Changes | None = None
+
 
 class _Datagram(msgspec.Struct, frozen=True, array_like=True):
     said: Said
     rumors: list[Rumor] = []
+    news: ListNews | None = None
 
 
-class _Packed(msgspec.Struct, frozen=True, array_like=True):
+class _Packed(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """A _Datagram whose rumors are encoded already: each is told many times."""
 
     said: Said
     rumors: list[msgspec.Raw]
+    news: ListNews | None = None
 
 
 MESSAGES: Final[dict[int, type[Message]]] = {
@@ -401,18 +459,21 @@ MESSAGES: Final[dict[int, type[Message]]] = {
     for message in (
         Hello, Refused, Cancel, Pace, Get, Found, Missing, BatchGet, Batch, Has, Held, Put, Forget, Done,
         Remove, AllRemoved,
-        Ping, Ack, GetState, State, Leave, RemovedSums, RemovedPart,
+        Ping, Ack, GetState, State, Leave, RemovedSums, RemovedPart, GetKeys, Keys,
     )
 }  # fmt: skip
 
 REQUESTS: Final = frozenset(
-    m.kind for m in (Get, BatchGet, Has, Put, Forget, Remove, Ping, GetState, State, Leave, RemovedSums, RemovedPart)
-)
+    m.kind
+    for m in (
+        Get, BatchGet, Has, Put, Forget, Remove, Ping, GetState, State, Leave, RemovedSums, RemovedPart, GetKeys,
+    )
+)  # fmt: skip
 ANSWERS: Final = frozenset(
-    m.kind for m in (Found, Missing, Batch, Held, Done, AllRemoved, Ack, State, Refused, RemovedSums, RemovedPart)
+    m.kind for m in (Found, Missing, Batch, Held, Done, AllRemoved, Ack, State, Refused, RemovedSums, RemovedPart, Keys)
 )
 TO_CLOUD_NODE: Final = frozenset(m.kind for m in (Get, BatchGet, Has, Put, Forget, Ping))
-WITH_BLOB: Final = frozenset(m.kind for m in (Found, Batch, Put))
+WITH_BLOB: Final = frozenset(m.kind for m in (Found, Batch, Put, Keys))
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: Final[dict[int, msgspec.msgpack.Decoder[Any]]] = {
@@ -435,20 +496,20 @@ def decode(kind: int, head: bytes | memoryview) -> Message:
     return message
 
 
-def encode_datagram(said: Said, rumors: list[bytes]) -> bytes:
+def encode_datagram(said: Said, rumors: list[bytes], news: ListNews | None = None) -> bytes:
     """One datagram; `rumors` are encoded (`encode`) and small enough (`rumors_room`)."""
-    return _encoder.encode(_Packed(said, [msgspec.Raw(rumor) for rumor in rumors]))
+    return _encoder.encode(_Packed(said, [msgspec.Raw(rumor) for rumor in rumors], news))
 
 
-def rumors_room(said: Said) -> int:
-    """How many bytes of rumors fit beside `said`."""
-    return DATAGRAM_BYTES_MAX - len(_encoder.encode(said)) - 4  # two array headers
+def rumors_room(said: Said, news: ListNews | None = None) -> int:
+    """How many bytes of rumors fit beside `said` and `news`."""
+    return DATAGRAM_BYTES_MAX - len(_encoder.encode(said)) - len(_encoder.encode(news)) - 4  # two array headers
 
 
-def decode_datagram(data: bytes) -> tuple[Said, list[Rumor]]:
-    """What was said, and the rumors beside it; RemoteProtocolError when `data` is no datagram."""
+def decode_datagram(data: bytes) -> tuple[Said, list[Rumor], ListNews | None]:
+    """What was said, and what stands beside it; RemoteProtocolError when `data` is no datagram."""
     try:
         datagram = _datagrams.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"datagram that does not decode: {error}") from None
-    return datagram.said, datagram.rumors
+    return datagram.said, datagram.rumors, datagram.news

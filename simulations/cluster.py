@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from array import array
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from types import TracebackType
@@ -19,6 +20,7 @@ from ..node.service import Node, Settings
 from ..node.store.memory import MemoryStore
 from ..node.store.tier import Cloud, DiskTier
 from ..protocol.errors import UndecodableImage
+from ..protocol.fingerprints import fingerprint
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from .discovery import InMemoryDiscovery, Lan
 from .links import LINKS, Link
@@ -186,6 +188,18 @@ class Cluster:
             {m.id for m in node.membership.all() if m.state is State.ALIVE} == running - {node.id}
             for index, node in enumerate(self.nodes)
             if self.is_running(index)
+        )
+
+    def has_told(self) -> bool:
+        """Whether every node that runs knows exactly which keys each other that it follows holds."""
+        running = [node for index, node in enumerate(self.nodes) if self.is_running(index)]
+        keys = {node.id: node.store.keys() for node in running}
+        held = {id: array("I", sorted({fingerprint(key) for key in mine})) for id, mine in keys.items()}
+        return all(
+            node.directory.fingerprints(other.id) == held[other.id]
+            for node in running
+            for other in running
+            if node is not other and node.directory.is_followed(other.id, len(running))
         )
 
     def is_running(self, index: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..protocol.keys import DIGEST_BYTES
 from .devices import Device
@@ -57,9 +57,11 @@ class Held:
         self.used_bytes -= sum(map(len, parts or ()))
         return parts is not None
 
-    def remove_oldest(self) -> None:
-        """Forget what was used longest ago."""
-        self.remove(next(iter(self._parts)))
+    def remove_oldest(self) -> bytes:
+        """Forget what was used longest ago; its key."""
+        oldest = next(iter(self._parts))
+        self.remove(oldest)
+        return oldest
 
     def keys_of_image(self, digest: bytes) -> list[bytes]:
         """Those that are of the image."""
@@ -74,6 +76,7 @@ class ModelledDisk:
         self.queued_bytes = 0
         self.evictions = 0
         self.trouble: str | None = None
+        self.on_drop: Callable[[bytes], None] | None = None
         self._held = Held(bodies)
         self._device = device
         self._reading = Channel(device.disk_read_bytes_per_s)
@@ -113,8 +116,10 @@ class ModelledDisk:
             return False
         self._held.put(key, data)
         while self._held.used_bytes > self.capacity_bytes:
-            self._held.remove_oldest()
+            gone = self._held.remove_oldest()
             self.evictions += 1
+            if self.on_drop is not None:
+                self.on_drop(gone)
         self.queued_bytes += size
         loop = asyncio.get_running_loop()
         loop.call_at(self._writing.carry(loop.time(), size), self._was_written, size)

@@ -4,7 +4,8 @@
     An old entry          none of a version that its holder knows to be outdated
     A call that hangs     every call ends by its deadline, whoever is dead, cut off, slow or stopped
     A lasting quarrel     some time after the last fault, all agree on members, ring, versions and removals, and hold
-                          nothing that is outdated or was removed, wherever the nodes were then
+                          nothing that is outdated or was removed, wherever the nodes were then;
+                          and each knows what each other holds
 
 The seed decides everything, so a seed that fails is a bug report.
 """
@@ -226,6 +227,10 @@ class Soak:
                     self._break(f"{node.name} still holds {held.key}")
                 if any(not other.removals.allows(held) for other in nodes):
                     self._break(f"{node.name} still holds {held.key}, which was removed")
+        try:
+            await self._cluster.until(self._cluster.has_told, CONVERGES_WITHIN_S)
+        except TimeoutError:
+            self._break(f"some directory is still wrong {CONVERGES_WITHIN_S:g} s after the last change")
 
     def _agree(self) -> bool:
         nodes = self._cluster.nodes

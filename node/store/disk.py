@@ -156,6 +156,15 @@ class DiskStore:
     # -- what can be told without the disk ----------------------------------------------------------------------
 
     @property
+    def on_drop(self) -> Callable[[bytes], None] | None:
+        """Hears of each entry that is here no more."""
+        return self._index.on_drop
+
+    @on_drop.setter
+    def on_drop(self, hears: Callable[[bytes], None] | None) -> None:
+        self._index.on_drop = hears
+
+    @property
     def used_bytes(self) -> int:
         """What the store's files take on disk."""
         return self._index.slots.held_bytes + self._set_aside_bytes + self._history_bytes

@@ -7,7 +7,7 @@ slot the header is wiped (`to_erase`): an entry that was evicted and then forgot
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,8 @@ class DiskIndex:
         self.slots = Slots(capacity_bytes)
         self.history = AccessHistory(uses_max=uses_max)
         self.evictions = 0
+        self.on_drop: Callable[[bytes], None] | None = None
+        """Hears of each key that is here no more."""
         self.to_erase: list[Place] = []
         """Free slots whose headers are still to be wiped."""
         self._policy = policy
@@ -173,6 +175,8 @@ class DiskIndex:
             del self._encoders[encoder]
         self.release([self.entries.pop(key).place, *self._replaced.pop(key, ())])
         self._unsynced.pop(key, None)
+        if self.on_drop is not None:
+            self.on_drop(key)
 
     def check(self, writing: int = 0) -> None:
         """Assert that the bookkeeping agrees with itself; `writing` slots are taken for entries to come."""

@@ -72,6 +72,8 @@ class MemoryStore:
         """How many have gone, by the reason: `capacity`, to make room; else what `resize` and `remove` were told."""
         self.on_evict: Callable[[Payload], None] | None = None
         """Hears of each payload that was evicted."""
+        self.on_change: Callable[[bytes], None] | None = None
+        """Hears of each key that came or went, after the fact."""
         self._policy = policy
         self._room = room if room is not None else Heap()
         self._payloads: dict[bytes, Payload] = {}
@@ -146,6 +148,8 @@ class MemoryStore:
         self._encoders[key[DIGEST_BYTES:]] += 1
         self._policy.admit(key, size + ENTRY_OVERHEAD_BYTES, facts)
         self._keep_spare()
+        if self.on_change is not None:
+            self.on_change(key)
         return True
 
     def arriving(self, size: int) -> memoryview:
@@ -256,6 +260,8 @@ class MemoryStore:
         self._encoders[encoder] -= 1
         if not self._encoders[encoder]:
             del self._encoders[encoder]
+        if self.on_change is not None:
+            self.on_change(key)
         return payload
 
     def check(self) -> None:

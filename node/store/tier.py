@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 Bytes = bytes | bytearray | memoryview
@@ -90,6 +90,9 @@ class Cloud(Tier, Protocol):
 
 class DiskTier(Tier, Protocol):
     """A tier that outlives the process, and with it what was used."""
+
+    on_drop: Callable[[bytes], None] | None
+    """Hears of each entry that is here no more, and was not removed by `remove`."""
 
     @property
     def trouble(self) -> str | None:

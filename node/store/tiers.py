@@ -43,6 +43,9 @@ REMOVED_TOGETHER = 500
 # So many uses in memory are told to the disk at a time: about 2 ms of its policy.
 USES_TOLD_MAX = 1000
 
+# After a start each key on disk is a change: about 1 ms of the journal for so many.
+CHANGES_TOLD_MAX = 500
+
 # A disk that has not answered by then is not waited for. An SD card's garbage collection takes some 100 ms.
 DISK_TIMEOUT_S = 0.5
 CLOUD_TIMEOUT_S = 5.0
@@ -96,12 +99,28 @@ class Tiers:
         self._cloud = cloud
         self.is_disk_open = True
         """False while what the disk has may be out of date: it is written to, and answers nothing."""
+        self._on_change: Callable[[bytes], None] | None = None
         self._used: dict[bytes, None] = {}  # in memory, since the disk was told
         # Bound once: a hit costs what it costs in memory.
         self.get = memory.get if disk is None else self._get_and_note
         self.peek = memory.peek
         if self.disk is not None:
             memory.on_evict = self._demote
+
+    def tell_changes(self, hears: Callable[[bytes], None]) -> None:
+        """From now on `hears` is told each key of which `in` may say something else, after that."""
+        self._on_change = self.memory.on_change = hears
+        if self.disk is not None:
+            self.disk.tier.on_drop = hears
+
+    async def open_disk(self) -> None:
+        """What is on disk may be answered from now on."""
+        self.is_disk_open = True
+        if self.disk is not None and self._on_change is not None:
+            for number, key in enumerate(self.disk.tier):
+                self._on_change(key)
+                if number % CHANGES_TOLD_MAX == 0:
+                    await asyncio.sleep(0)
 
     @property
     def used_bytes(self) -> int:
@@ -234,6 +253,8 @@ class Tiers:
             lower.counters.dropped += 1
             return False
         lower.counters.bytes_in += payload.nbytes
+        if self._on_change is not None:
+            self._on_change(payload.key.packed)
         return True
 
     async def flush(self, key: bytes | None = None) -> bool:
@@ -251,6 +272,8 @@ class Tiers:
         if self.disk is not None:
             self.disk.forget_reads(key)
             was_here |= self.disk.tier.remove(key)
+            if self._on_change is not None:
+                self._on_change(key)
         self._withdraw(key)
         return was_here
 

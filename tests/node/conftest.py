@@ -108,6 +108,7 @@ class FakeTier:
         self.withdrawn: list[bytes] = []
         self.touched: list[bytes] = []
         self.trouble: str | None = None
+        self.on_drop: Callable[[bytes], None] | None = None
         self.evictions = 0
         self.gate = asyncio.Event()
         self.gate.set()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from edgecache.node import responder as limits
 from edgecache.node.gossip import Gossip
+from edgecache.node.journal import Journal
 from edgecache.node.membership import Membership, State
 from edgecache.node.responder import Answer, Responder
 from edgecache.node.rumors import Rumors
@@ -32,6 +33,8 @@ class Room:
         rumors = Rumors()
         self.membership = Membership(self.node.id, "boot", rumors)
         self.gossip = Gossip(self.membership, self.versions, self.node.removals, rumors)
+        self.journal = Journal("boot", self.store.__contains__)
+        self.store.tell_changes(self.journal.touch)
         self.heard: list[messages.State] = []
         self.heard_removed: list[messages.RemovedPart] = []
         self.responder = Responder(
@@ -39,6 +42,7 @@ class Room:
             lookup=self.node.lookup,
             membership=self.membership,
             gossip=self.gossip,
+            journal=self.journal,
             versions=self.versions,
             stats=self.stats,
             now=lambda: 5.0,

@@ -31,10 +31,12 @@ from edgecache.protocol.messages import (
     Forget,
     Found,
     Get,
+    GetKeys,
     GetState,
     Has,
     Held,
     Hello,
+    Keys,
     Leave,
     Member,
     Message,
@@ -82,6 +84,8 @@ EXAMPLES: list[Message] = [
     Leave(),
     RemovedSums(bytes(512)),
     RemovedPart(63, [bytes(32)], [7], [86_400]),
+    GetKeys(2**62),
+    Keys(0, 2**62 + 1, 50_000, 0),
 ]
 
 
@@ -101,7 +105,7 @@ def test_every_message_has_an_example_and_its_own_number() -> None:
 def test_a_message_is_a_request_or_an_answer_or_neither() -> None:
     assert {State.kind, RemovedSums.kind, RemovedPart.kind} == REQUESTS & ANSWERS  # told, or answered in kind
     assert set(MESSAGES) - REQUESTS - ANSWERS == {Hello.kind, Cancel.kind, Pace.kind}
-    assert {Found.kind, Batch.kind, Put.kind} == WITH_BLOB
+    assert {Found.kind, Batch.kind, Put.kind, Keys.kind} == WITH_BLOB
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)

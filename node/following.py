@@ -1,0 +1,69 @@
+"""The shell around the directory: what is told of lists of keys beside datagrams, and fetched where it is too long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ..protocol import messages
+from ..protocol.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from .directory import Directory
+    from .links import Links
+    from .membership import Membership
+    from .ring import NodeId
+
+# A node that starts is told lists of 0.1 MB by each of the others: one each second, as it probes them, and should one
+# link be slow, another beside it.
+FETCHES_MAX = 2
+FETCH_TIMEOUT_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Following:
+    """Keeps one node's copy of the others' lists up to date, as far as a word from them says that it is not."""
+
+    def __init__(self, directory: Directory, membership: Membership, links: Links) -> None:
+        self.directory = directory
+        self._membership = membership
+        self._links = links
+        self._fetching: dict[NodeId, asyncio.Task[None]] = {}
+
+    def news_for(self, node: NodeId) -> messages.ListNews:
+        """What to tell `node` beside a datagram."""
+        return self.directory.news_for(node, self._membership.size)
+
+    def heard(self, node: NodeId, news: messages.ListNews, *, is_answer: bool) -> None:
+        """What `node` told beside a datagram. RemoteProtocolError for nonsense."""
+        member = self._membership.get(node)
+        if member is None or not member.is_in_ring:
+            return
+        is_behind = self.directory.heard(node, news, self._membership.size)
+        # Who answers knows what is lacking here, and would have told it, if there were not too much of it.
+        if is_behind and is_answer and node not in self._fetching and len(self._fetching) < FETCHES_MAX:
+            self._fetching[node] = asyncio.ensure_future(self._fetch(node))
+
+    async def _fetch(self, node: NodeId) -> None:
+        try:
+            link = await self._links.to(node, FETCH_TIMEOUT_S)
+            if link is None:
+                return
+            answered = await link.ask(messages.GetKeys(self.directory.has(node)), FETCH_TIMEOUT_S)
+            if answered is None or not isinstance(answered.answer, messages.Keys):
+                return
+            try:
+                self.directory.take(node, answered.answer, answered.blob)
+            except RemoteProtocolError as error:
+                self._links.offended(link, error)
+        finally:
+            del self._fetching[node]
+
+    async def close(self) -> None:
+        """Fetch no more."""
+        fetching = list(self._fetching.values())
+        for task in fetching:
+            task.cancel()
+        await asyncio.gather(*fetching, return_exceptions=True)

@@ -1,0 +1,90 @@
+"""Which keys one node holds, by their fingerprints: 4 bytes for each, and what changed lately. Pure.
+
+A sorted array answers by bisection, and is made anew when a sixty-fourth of it, or 64 keys, have changed: each change
+costs the copying of some 64 entries, and neither memory nor processor time has a peak.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable
+
+import numpy as np
+
+_RECENT_MIN = 64
+_RECENT_SHARE = 64
+
+
+class Holdings:
+    """A set of fingerprints."""
+
+    __slots__ = ("_count", "_recent", "_sorted")
+
+    def __init__(self) -> None:
+        self._sorted = array("I")
+        self._recent: dict[int, bool] = {}  # what differs from it; never what does not
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, fingerprint: int) -> bool:
+        recent = self._recent.get(fingerprint)
+        return self._is_sorted(fingerprint) if recent is None else recent
+
+    def add(self, fingerprint: int) -> bool:
+        """Whether it was not there."""
+        return self._turn(fingerprint, True)
+
+    def discard(self, fingerprint: int) -> bool:
+        """Whether it was there."""
+        return self._turn(fingerprint, False)
+
+    def update(self, added: Iterable[int], removed: Iterable[int]) -> None:
+        """All of them."""
+        for fingerprint in added:
+            self._turn(fingerprint, True)
+        for fingerprint in removed:
+            self._turn(fingerprint, False)
+
+    def replace(self, fingerprints: array[int]) -> None:
+        """Hold exactly these, which rise strictly."""
+        self._sorted, self._recent, self._count = fingerprints, {}, len(fingerprints)
+
+    def fingerprints(self) -> array[int]:
+        """All of them, rising; not to be changed."""
+        self._merge()
+        return self._sorted
+
+    def check(self) -> None:
+        """Assert that the bookkeeping agrees with itself."""
+        assert all(self._is_sorted(fingerprint) is not held for fingerprint, held in self._recent.items())
+        gained = sum(1 if held else -1 for held in self._recent.values())
+        assert self._count == len(self._sorted) + gained
+        assert len(self._recent) <= max(_RECENT_MIN, len(self._sorted) // _RECENT_SHARE)
+
+    def _turn(self, fingerprint: int, held: bool) -> bool:
+        if (fingerprint in self) is held:
+            return False
+        self._count += 1 if held else -1
+        if self._recent.pop(fingerprint, None) is None:  # else it is again as it was
+            self._recent[fingerprint] = held
+            if len(self._recent) > max(_RECENT_MIN, len(self._sorted) // _RECENT_SHARE):
+                self._merge()
+        return True
+
+    def _is_sorted(self, fingerprint: int) -> bool:
+        at = bisect_left(self._sorted, fingerprint)
+        return at < len(self._sorted) and self._sorted[at] == fingerprint
+
+    def _merge(self) -> None:
+        if not self._recent:
+            return
+        former = np.frombuffer(self._sorted, np.uint32)
+        added = np.array(sorted(fp for fp, held in self._recent.items() if held), np.uint32)
+        removed = np.array(sorted(fp for fp, held in self._recent.items() if not held), np.uint32)
+        kept = np.delete(former, np.searchsorted(former, removed))
+        merged = np.insert(kept, np.searchsorted(kept, added), added)
+        self._sorted, self._recent = array("I"), {}
+        self._sorted.frombytes(merged.tobytes())

@@ -1,0 +1,79 @@
+"""Real nodes that tell each other what they hold."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+from edgecache.node.journal import TOLD_MAX
+from edgecache.node.service import Node
+from edgecache.protocol import payload as payloads
+from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
+from edgecache.protocol.payload import Payload
+from edgecache.simulations.cluster import Cluster
+from edgecache.simulations.links import LINKS
+from edgecache.simulations.virtual_time import run
+
+MINE = EncoderIdentity.declared("mine", "1")
+LOSSY = replace(LINKS["lan"], name="lossy", loss=0.1)
+
+
+def _features(number: int) -> Payload:
+    return payloads.encode(np.full((1, 4), 1.0, np.float32), FeatureKey(digest_of(b"%d" % number), MINE))
+
+
+def _hold(node: Node, numbers: range) -> None:
+    assert all(node.store.put(_features(number)) for number in numbers)
+
+
+def test_what_a_node_holds_the_others_know_after_two_rounds_of_probes() -> None:
+    async def day() -> None:
+        async with Cluster(5) as cluster:
+            await asyncio.sleep(10.0)
+            _hold(cluster.nodes[0], range(20))
+            _hold(cluster.nodes[1], range(10, 400))  # more than a datagram holds
+            assert await cluster.until(cluster.has_told, 9.0) > 0.1
+            key = _features(15).key.packed
+            assert sorted(cluster.nodes[4].directory.holders(key)) == sorted(n.id for n in cluster.nodes[:2])
+            cluster.nodes[0].store.remove(key)
+            _hold(cluster.nodes[0], range(1000, 1000 + TOLD_MAX + 1))
+            await cluster.until(cluster.has_told, 9.0)
+            assert cluster.nodes[4].directory.holders(key) == [cluster.nodes[1].id]
+
+    run(day())
+
+
+def test_it_is_told_through_lost_datagrams_restarts_and_splits() -> None:
+    async def day() -> None:
+        async with Cluster(6, link=lambda index: LOSSY) as cluster:
+            for index, node in enumerate(cluster.nodes):
+                _hold(node, range(100 * index, 100 * index + 150))
+            await cluster.until(cluster.has_told, 60.0)
+            await cluster.crash(0)
+            await asyncio.sleep(15.0)
+            assert all(cluster.nodes[0].id not in node.directory.holders(_features(3).key.packed)
+                       for node in cluster.nodes[1:])  # fmt: skip
+            await cluster.restart(0)
+            _hold(cluster.nodes[0], range(7, 300))
+            for name in ("n0", "n1"):
+                for other in ("n2", "n3", "n4", "n5"):
+                    cluster.network.cut(name, other)
+            await asyncio.sleep(20.0)
+            cluster.network.heal()
+            await cluster.until(cluster.has_met, 60.0)
+            await cluster.until(cluster.has_told, 60.0)
+
+    run(day())
+
+
+def test_nothing_that_happens_costs_an_idle_node_more_than_a_few_bytes() -> None:
+    async def day() -> None:
+        async with Cluster(8) as cluster:
+            _hold(cluster.nodes[0], range(100))
+            await cluster.until(cluster.has_told, 30.0)
+            before = cluster.network.bytes_sent
+            await asyncio.sleep(100.0)
+            assert (cluster.network.bytes_sent - before) / 800 < 200
+
+    run(day())
