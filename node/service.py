@@ -65,6 +65,7 @@ BINDS_MAX = 5  # the port that is free for TCP may be taken for UDP
 ENCODER_DELAY_S = 1.0
 HANDOVER_TIMEOUT_S = 10.0
 GOODBYE_TIMEOUT_S = 1.0
+DEMOTE_TIMEOUT_S = 5.0
 # After a start the disk answers nothing until a member has said what is current: mDNS brings one in 1.1 s, or nobody.
 CATCH_UP_TIMEOUT_S = 2.0
 TELL_TIMEOUT_S = 2.0
@@ -590,6 +591,7 @@ class Node:
             _log.info("handed %d features over", handed)
             self._heartbeat.goodbye()
             await self._links.tell(messages.Leave(), GOODBYE_TIMEOUT_S, open_only=True)
+        await self.store.demote_all(DEMOTE_TIMEOUT_S)
         await self.stop()
 
     async def stop(self) -> None:

@@ -62,6 +62,7 @@ class _Put:
 
     data: memoryview | None
     number: int
+    was_used: bool = False
 
 
 @dataclass(slots=True)
@@ -209,6 +210,8 @@ class DiskStore:
 
     def touch(self, key: bytes) -> None:
         """`key` was used, here or in memory, so it is worth keeping. One that is not here is no news."""
+        if (put := self._queue.get(key)) is not None:
+            put.was_used = True  # the policy does not know it yet
         self._index.touch(key, self._now())
 
     # -- get ----------------------------------------------------------------------------------------------------
@@ -398,6 +401,8 @@ class DiskStore:
                 self._index.admit(key, entry, self._now())
                 self.stats.written_bytes += entry.data_bytes
         for key, put in taken:
+            if put.was_used:
+                self._index.touch(key, self._now())
             if self._queue.get(key) is put:  # not put again meanwhile
                 del self._queue[key]
                 self._queue_bytes -= len(put.data or _NOTHING)

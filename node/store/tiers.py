@@ -12,6 +12,7 @@ damaged bytes are a miss, counted and removed. Everything that fails below is a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -244,6 +245,20 @@ class Tiers:
         if payload.key.packed not in self.disk.tier:
             self.disk.counters.demotions += 1
             self._write(self.disk, payload)
+
+    async def demote_all(self, timeout_s: float) -> None:
+        """What memory alone has goes to disk before the end: what is hot is seldom evicted, so seldom written again."""
+        if self.disk is None:
+            return
+        self.tell_uses()  # or what is written now would take the place of what is hot
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for payload in self.memory:
+                    if payload.key.packed not in self.disk.tier:
+                        self._demote(payload)
+                        self.disk.tier.touch(payload.key.packed)  # memory's policy has kept it to the last
+                        if self.disk.tier.queued_bytes > QUEUED_BYTES_MAX // 8:
+                            await self.disk.tier.flush()
 
     def _write(self, lower: _Lower[Tier], payload: Payload) -> bool:
         queued = sum(below.tier.queued_bytes for _, below in self.lower)

@@ -37,9 +37,9 @@ from .report import Table
 
 MIB = 1 << 20
 MEMORY_MIB, DISK_MIB = 48, 128
-# A node that has done nothing yet takes 67 MiB, the cloud's client included. What its tiers, peers and forecasts
-# remember beside features is bounded by names (docs/architecture.md), and is the rest.
-BASE_MIB = 96
+# A node that has done nothing yet takes 67 MiB, the cloud's client included; up to 32 MiB wait to be written to disk,
+# and as many for the cloud.
+BASE_MIB = 128
 SHAPES = ((1, 768), (16, 384), (196, 768), (577, 1024))  # 1, 6, 151 and 591 KB
 IMAGES = 4000
 ZIPF = 0.8

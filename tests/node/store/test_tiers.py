@@ -167,6 +167,18 @@ async def test_what_memory_evicts_is_still_on_disk(room: Room) -> None:
     assert room.on_disk.demotions == 0  # it was there already
 
 
+async def test_what_memory_alone_has_is_demoted_at_the_end(room: Room) -> None:
+    one, two = payload(1), payload(2)
+    for made in (one, two):
+        room.tiers.put(made)
+    room.disk.held.pop(one.key.packed)
+    await room.tiers.demote_all(1.0)
+    assert room.disk.held.keys() == {one.key.packed, two.key.packed}
+    assert room.on_disk.demotions == 1
+    assert room.disk.touched == [one.key.packed]
+    await Tiers(room.tiers.memory).demote_all(1.0)  # without a disk there is nothing to do
+
+
 async def test_what_the_disk_has_lost_is_demoted_when_memory_evicts_it(room: Room) -> None:
     made = [payload(image) for image in range(3)]
     room.tiers.put(made[0])
