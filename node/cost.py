@@ -122,8 +122,8 @@ class Costs:
 
     # -- facts --------------------------------------------------------------------------------------------------
 
-    def answered(self, now: float, node: NodeId, seconds: float, nbytes: int = 0) -> None:
-        """`node` has answered after `seconds`, with `nbytes` of payload."""
+    def answered(self, now: float, node: NodeId, seconds: float, nbytes: int = 0, payloads: int = 1) -> None:
+        """`node` has answered after `seconds`, with `nbytes` of so many payloads."""
         peer = self._seen(node)
         peer.failures = (1 - _WEIGHT) * self._failures(now, peer)
         peer.failures_at = now
@@ -134,7 +134,7 @@ class Costs:
         # The mean of what a byte takes, not of bytes a second: one fast answer does not make up for a slow one.
         peer.seconds_per_byte += (_WEIGHT if peer.has_sent else 1.0) * (took - peer.seconds_per_byte)
         peer.has_sent = True
-        self._payload_bytes += _WEIGHT * (nbytes - self._payload_bytes)
+        self._payload_bytes += _WEIGHT * (nbytes / max(1, payloads) - self._payload_bytes)
 
     def failed(self, now: float, node: NodeId) -> None:
         """`node` has not answered, or so late that nobody wanted it any more."""
@@ -210,20 +210,27 @@ class Costs:
         patience_s = self.patience_s(ahead)
         costs: list[tuple[float, int, NodeId]] = []
         for place, node in enumerate(nodes):
-            failing = self._failures(now, self._peer(node))
-            odds = failing / (1 - failing) if failing < 1 else math.inf
+            odds = self._odds(now, node)
             fetch = self.fetch_s(node) + self._price(self._prices.joules_per_byte * self._payload_bytes)
             if (cost := fetch + odds * patience_s) < encode:
                 costs.append((cost, place, node))
         return [node for _, _, node in sorted(costs)]
 
-    def hedge_after_s(self, node: NodeId) -> float:
-        """When to ask the next holder beside `node`: after what 95 of 100 of its answers take."""
-        usual_s = self._peer(node).round_trips.quantile(0.95)
-        if usual_s is None:
-            return HEDGE_UNKNOWN_S
-        usual_s += self._payload_bytes * self._peer(node).seconds_per_byte
-        return min(max(usual_s, HEDGE_MIN_S), HEDGE_MAX_S)
+    def cheapest_first(self, now: float, nodes: Iterable[NodeId]) -> list[NodeId]:
+        """`nodes` for who cannot encode: by what a fetch takes, and what silence has cost of late."""
+        costs: list[tuple[float, int, NodeId]] = []
+        for place, node in enumerate(nodes):
+            odds = self._odds(now, node)
+            costs.append((self.fetch_s(node) + odds * self.hedge_after_s(node), place, node))
+        return [node for _, _, node in sorted(costs)]
+
+    def hedge_after_s(self, node: NodeId, payloads: int = 1) -> float:
+        """When to ask the next holder beside `node`: after what 95 of 100 of its answers take, for so many payloads."""
+        peer = self._peer(node)
+        usual_s = peer.round_trips.quantile(0.95)
+        usual_s = HEDGE_UNKNOWN_S if usual_s is None else usual_s + self._payload_bytes * peer.seconds_per_byte
+        more_s = (payloads - 1) * self._payload_bytes * peer.seconds_per_byte
+        return min(max(usual_s, HEDGE_MIN_S), HEDGE_MAX_S) + more_s
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -237,6 +244,10 @@ class Costs:
 
     def _failures(self, now: float, peer: _Peer) -> float:
         return peer.failures * math.exp2(-max(0.0, now - peer.failures_at) / _FORGIVEN_AFTER_S)
+
+    def _odds(self, now: float, node: NodeId) -> float:
+        failing = self._failures(now, self._peer(node))
+        return failing / (1 - failing) if failing < 1 else math.inf
 
     def _price(self, joules: float) -> float:
         return self._prices.seconds_per_joule * joules

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .lookup import Peers
+    from .neighbourhood import Peers
     from .ring import NodeId, Ring
     from .store.tiers import Tiers
 
@@ -45,7 +45,7 @@ async def hand_over(store: Tiers, ring: Ring, peers: Peers, deadline: float, now
             if (left_s := deadline - now()) <= 0:
                 return
             if payload is not None:
-                accepted += await peers.put(node, payload, 0.0, min(PUT_TIMEOUT_S, left_s))
+                accepted += bool(await peers.put(node, payload, 0.0, min(PUT_TIMEOUT_S, left_s)))
 
     for puts in (sole, second):
         waiting = iter(puts)
@@ -60,4 +60,4 @@ async def _who_has(batch: list[bytes], ring: Ring, peers: Peers) -> dict[NodeId,
         for node in ring.holders(key):
             wanted.setdefault(node, []).append(key)
     answers = await asyncio.gather(*(peers.has(node, keys, ASK_TIMEOUT_S) for node, keys in wanted.items()))
-    return dict(zip(wanted, answers, strict=True))
+    return {node: held or set() for node, held in zip(wanted, answers, strict=True)}

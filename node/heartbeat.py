@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..protocol import messages
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.messages import Here, Probe
-from .probing import PERIOD_S, Action, Call, Compare, Prober, Send
+from .probing import PERIOD_S, Action, Call, Compare, Prober, Send, Timed
 
 if TYPE_CHECKING:
     from .following import Following
@@ -50,6 +50,7 @@ class Heartbeat:
         used_bytes: Callable[[], int],
         on_heard: Callable[[Heard], None],
         on_change: Callable[[list[Member]], None],
+        on_timed: Callable[[NodeId, float], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._membership = membership
@@ -62,6 +63,7 @@ class Heartbeat:
         self._used_bytes = used_bytes
         self._on_heard = on_heard
         self._on_change = on_change
+        self._on_timed = on_timed
         self._prober = Prober(membership, self._loop.time(), rng)
         self._datagrams: Datagrams | None = None
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -184,6 +186,8 @@ class Heartbeat:
                     self._start(self._call(action))
                 case Compare():
                     self._compare(action)
+                case Timed():
+                    self._on_timed(action.node, action.round_trip_s)
 
     def _changed(self, changed: list[Member]) -> None:
         if changed:

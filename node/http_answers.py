@@ -17,7 +17,7 @@ from .http_tensors import FEATURES_TENSOR, Tensor, npy_head, safetensors_head
 
 if TYPE_CHECKING:
     from ..protocol.payload import Payload
-    from .lookup import Found
+    from .found import Found
 
 # 1,024 images (the most that one batch may name) of a ViT-B/16 have 196 × 768 float32 each: 588 MiB.
 BATCH_BYTES_MAX = 640 * 1024 * 1024

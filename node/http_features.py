@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ..protocol.keys import EncoderIdentity
     from ..protocol.payload import Payload
     from .face import NodeFace
-    from .lookup import Found
+    from .found import Found
 
 DIGESTS_MAX = 1024
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from ..protocol.errors import InvalidValue
 from ..protocol.keys import EncoderIdentity
-from .lookup import Reach
+from .found import Reach
 
 TIMEOUT_MS_MAX = 600_000
 STREAM_CHARS_MAX = 64

@@ -1,6 +1,6 @@
-"""Asking the other members for features: `lookup.Peers` over open connections.
+"""Asking the other members for features: `neighbourhood.Peers` over open connections.
 
-No method raises for a peer that is slow, dead or wrong: that is what None, False and empty are for.
+No method raises for a peer that is slow, dead or wrong: that is what None is for.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING
 
 from ..protocol import messages, payload
 from ..protocol.errors import CorruptPayload, RemoteProtocolError
+from .lease import Granted, Leased
+from .neighbourhood import Reply
 
 if TYPE_CHECKING:
     from ..protocol.frames import Buffer
+    from ..protocol.messages import Message
     from ..protocol.payload import Payload
     from .link import Link
     from .links import Links
     from .membership import Membership
     from .ring import NodeId
     from .stats import Stats
+
+# What an owner may take to say that nothing came.
+AWAIT_SPARE_S = 0.1
 
 
 class Peers:
@@ -51,16 +57,46 @@ class Peers:
         member = self._membership.get(node)
         return member.name if member is not None else node
 
-    async def get(self, node: NodeId, key: bytes, timeout_s: float) -> Payload | None:
+    async def get(self, node: NodeId, key: bytes, timeout_s: float) -> Reply | None:
         """The checked payload of `key`."""
-        link = self._links.link(node) or await self._links.to(node, timeout_s)
-        answered = await link.ask(messages.Get(key), timeout_s) if link is not None else None
-        if answered is None or not isinstance(answered.answer, messages.Found):
-            return None
-        assert link is not None
-        return self._checked(link, answered.blob, key)
+        return await self._ask_for(node, key, messages.Get(key, _ms(timeout_s)), timeout_s)
 
-    async def get_many(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> dict[bytes, Payload]:
+    async def claim(self, node: NodeId, key: bytes, encode_s: float, timeout_s: float) -> Reply | None:
+        """The checked payload of `key`, or what its owner says of who makes it."""
+        return await self._ask_for(node, key, messages.Claim(key, _ms(encode_s), _ms(timeout_s)), timeout_s)
+
+    async def wait_for(self, node: NodeId, key: bytes, timeout_s: float) -> Reply | None:
+        """The checked payload of `key`, when somebody has made it."""
+        link = self._links.link(node)
+        # Silence is expected here, so it must not make the connection look slow: the owner answers in time, or at it.
+        asked = messages.Await(key, _ms(timeout_s))
+        return await self._ask_for(node, key, asked, timeout_s + AWAIT_SPARE_S) if link is not None else None
+
+    async def release(self, node: NodeId, key: bytes, timeout_s: float) -> None:
+        """The lease to make `key` is not needed any more."""
+        link = self._links.link(node)
+        if link is not None:
+            await link.ask(messages.Release(key), timeout_s)
+
+    async def _ask_for(self, node: NodeId, key: bytes, request: Message, timeout_s: float) -> Reply | None:
+        link = self._links.link(node) or await self._links.to(node, timeout_s)
+        answered = await link.ask(request, timeout_s) if link is not None else None
+        if link is None or answered is None:
+            return None
+        match answered.answer:
+            case messages.Found():
+                checked = self._checked(link, answered.blob, key)
+                return Reply(checked) if checked is not None else None
+            case messages.Missing():
+                return Reply(None)
+            case messages.Granted(lease_ms):
+                return Reply(None, Granted(lease_ms / 1000))
+            case messages.Leased(expected_ms):
+                return Reply(None, Leased(expected_ms / 1000))
+            case _:
+                return None
+
+    async def get_many(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> dict[bytes, Payload] | None:
         """Those of `keys` that the node has."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
@@ -69,44 +105,48 @@ class Peers:
         link = self._links.link(node) or await self._links.to(node, timeout_s)
         while wanted and link is not None:
             batch, wanted = wanted[: messages.KEYS_MAX], wanted[messages.KEYS_MAX :]
-            answered = await link.ask(messages.BatchGet(batch), deadline - loop.time())
+            left_s = deadline - loop.time()
+            answered = await link.ask(messages.BatchGet(batch, _ms(left_s)), left_s)
             if answered is None or not isinstance(answered.answer, messages.Batch):
-                return found
+                return found or None
             sizes, blob, at = answered.answer.sizes, answered.blob, 0
             if len(sizes) != len(batch) or sum(size for size in sizes if size > 0) != len(blob):
                 self._links.offended(link, RemoteProtocolError("batch whose sizes are not those of its payloads"))
-                return found
+                return found or None
             again = [key for key, size in zip(batch, sizes, strict=True) if size == messages.DID_NOT_FIT]
             for key, size in zip(batch, sizes, strict=True):
                 if size > 0:  # a view of the batch; memory keeps a copy of it
                     checked = self._checked(link, blob[at : at + size], key)
                     if checked is None:
-                        return found
+                        return found or None
                     found[key] = checked
                     at += size
             if len(again) == len(batch):
                 return found  # it never fits
             wanted = again + wanted
-        return found
+        return found if link is not None else None
 
-    async def has(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> set[bytes]:
+    async def has(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> set[bytes] | None:
         """Which of `keys` the node has."""
         held: set[bytes] = set()
         link = self._links.link(node) or await self._links.to(node, timeout_s)
         for at in range(0, len(keys), messages.KEYS_MAX):
             batch = list(keys[at : at + messages.KEYS_MAX])
-            answered = await link.ask(messages.Has(batch), timeout_s) if link is not None else None
+            request = messages.Has(batch, _ms(timeout_s))
+            answered = await link.ask(request, timeout_s) if link is not None else None
             if answered is None or not isinstance(answered.answer, messages.Held):
-                break
+                return held or None
             held.update(key for key, flag in zip(batch, answered.answer.flags, strict=False) if flag)
         return held
 
-    async def put(self, node: NodeId, given: Payload, age_s: float, timeout_s: float) -> bool:
+    async def put(self, node: NodeId, given: Payload, age_s: float, timeout_s: float) -> bool | None:
         """Store a payload there; whether the node kept it."""
         link = self._links.link(node) or await self._links.to(node, timeout_s)
         request = messages.Put(round(age_s * 1000))
         answered = await link.ask(request, timeout_s, (given.data,), given.nbytes) if link is not None else None
-        if answered is None or not isinstance(answered.answer, messages.Done) or not answered.answer.count:
+        if answered is None or not isinstance(answered.answer, messages.Done):
+            return None
+        if not answered.answer.count:
             return False
         self._stats.bytes_out += given.nbytes
         return True
@@ -135,3 +175,8 @@ class Peers:
             return None
         self._stats.bytes_in += checked.nbytes
         return checked
+
+
+def _ms(seconds: float) -> int:
+    """As it is told: at least 1, since 0 says nothing."""
+    return min(max(1, round(seconds * 1000)), messages.MS_MAX)

@@ -68,7 +68,15 @@ class Compare:
     """Empty: of more use than a digest could say; it was unknown, or held for dead."""
 
 
-Action = Send | Call | Compare
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """`node` has answered a probe itself, after `round_trip_s`."""
+
+    node: NodeId
+    round_trip_s: float
+
+
+Action = Send | Call | Compare | Timed
 
 
 @dataclass(slots=True)
@@ -76,6 +84,7 @@ class _Probing:
     """A question that has not been answered yet."""
 
     node: NodeId
+    began_at: float
     direct_ends_at: float
     ends_at: float
     is_revival: bool = False
@@ -217,11 +226,13 @@ class Prober:
             return []
         if not member.is_in_ring:
             return [Compare(member.peer, member.id, b"")]
-        if said is not None and said.digest:  # not through a helper
-            member.used_bytes = said.used_bytes
-            if said.digest != digest:
-                return [Compare(member.peer, member.id, said.digest)]
-        return []
+        if said is None or not said.digest:  # over TCP, or through a helper
+            return []
+        member.used_bytes = said.used_bytes
+        timed: list[Action] = [Timed(member.id, now - probing.began_at)]
+        if said.digest != digest:
+            timed.append(Compare(member.peer, member.id, said.digest))
+        return timed
 
     def answered(self, now: float, number: int, digest: bytes) -> list[Action]:
         """A Call of that number was answered."""
@@ -262,7 +273,7 @@ class Prober:
     def _probe(self, now: float, member: Member, digest: bytes, *, is_revival: bool = False) -> Send:
         slower = 1 + self.health
         direct_s = PERIOD_S if is_revival else DIRECT_S  # nobody is asked to help there
-        probing = _Probing(member.id, now + direct_s * slower, now + PERIOD_S * slower, is_revival)
+        probing = _Probing(member.id, now, now + direct_s * slower, now + PERIOD_S * slower, is_revival)
         self._probing[self._take_number()] = probing
         return Send(member.peer, Probe(self._number, member.id, self._membership.me, digest), member.id)
 

@@ -1,8 +1,12 @@
-"""What a node answers to a peer: at once from memory, a little later from disk. A question never waits for a third."""
+"""What a node answers to a peer: at once from memory, a little later from disk, and not when it is too late.
+
+A question never waits for a third, but for one kind that asks to: Await.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,12 +15,15 @@ from ..protocol.connection import BLOB_BYTES_MAX
 from ..protocol.errors import CorruptPayload, RemoteProtocolError
 from ..protocol.frames import Buffer
 from ..protocol.keys import DIGEST_BYTES, PACKED_KEY_BYTES
+from .lease import Granted, Leased
+from .store.tiers import DISK_TIMEOUT_S
 
 if TYPE_CHECKING:
     from ..protocol.messages import Hello, Message
     from ..protocol.payload import Payload
     from .gossip import Gossip
     from .journal import Journal
+    from .lease_desk import LeaseDesk
     from .lookup import Lookup
     from .membership import Membership
     from .stats import Stats
@@ -48,6 +55,7 @@ class Responder:
         store: Tiers,
         lookup: Lookup,
         membership: Membership,
+        desk: LeaseDesk,
         gossip: Gossip,
         journal: Journal,
         versions: Versions,
@@ -61,6 +69,7 @@ class Responder:
         self._store = store
         self._lookup = lookup
         self._membership = membership
+        self._desk = desk
         self._gossip = gossip
         self._journal = journal
         self._versions = versions
@@ -76,9 +85,15 @@ class Responder:
             raise RemoteProtocolError(f"{type(request).__name__}: this is a cloud node, which has no members")
         match request:
             case messages.Get():
-                return self._get(request.key)
+                return self._get(request.key, request.left_ms)
+            case messages.Claim():
+                return self._claim(peer.id, request)
+            case messages.Await():
+                return self._await(request)
+            case messages.Release():
+                return Answer(messages.Done(int(self._desk.release(request.key, peer.id))))
             case messages.BatchGet():
-                return self._batch(_checked(request.keys))
+                return self._batch(_checked(request.keys), request.left_ms)
             case messages.Has():
                 return Answer(messages.Held(bytes(key in self._store for key in _checked(request.keys))))
             case messages.Put():
@@ -110,43 +125,67 @@ class Responder:
             case _:
                 raise RemoteProtocolError(f"{type(request).__name__} is not a request")
 
-    def _get(self, key: bytes) -> Answer | Coroutine[Any, Any, Answer]:
+    def _get(self, key: bytes, left_ms: int) -> Answer | Coroutine[Any, Any, Answer]:
         held = self._store.get(key)
         if held is None:
             if self._store.is_on_disk(key):
-                return self._get_from_disk(key)
+                return self._get_from_disk(key, left_ms)
             self._journal.missed(key)
             return _MISSING
         return self._found(held)
 
-    async def _get_from_disk(self, key: bytes) -> Answer:
-        held = await self._store.get_from_disk(key)
+    async def _get_from_disk(self, key: bytes, left_ms: int) -> Answer:
+        held = await self._store.get_from_disk(key, self._disk_timeout_s(left_ms))
         return self._found(held) if held is not None else _MISSING
+
+    def _claim(self, peer: str, request: messages.Claim) -> Answer | Coroutine[Any, Any, Answer]:
+        if request.key in self._store:
+            return self._get(request.key, request.left_ms)
+        (key,) = _checked([request.key])
+        self._journal.missed(key)
+        match self._desk.claim(key, peer, request.encode_ms / 1000):
+            case Granted(lease_s):
+                return Answer(messages.Granted(round(lease_s * 1000)))
+            case Leased(expected_s):
+                return Answer(messages.Leased(round(expected_s * 1000)))
+
+    async def _await(self, request: messages.Await) -> Answer:
+        """Whoever waits has been told that the key is leased; it may have come meanwhile."""
+        if (held := self._store.get(request.key)) is None:
+            await self._desk.wait(request.key, request.left_ms / 1000)
+            held = self._store.get(request.key)
+        return self._found(held) if held is not None else _MISSING
+
+    @staticmethod
+    def _disk_timeout_s(left_ms: int) -> float:
+        """What a reader waits for the disk: no longer than the answer is of use."""
+        return min(DISK_TIMEOUT_S, left_ms / 1000) if left_ms else DISK_TIMEOUT_S
 
     def _found(self, held: Payload) -> Answer:
         size = held.nbytes
         self._stats.bytes_out += size
         return Answer(_FOUND, (held.data,), size)
 
-    def _batch(self, keys: Sequence[bytes]) -> Answer | Coroutine[Any, Any, Answer]:
+    def _batch(self, keys: Sequence[bytes], left_ms: int) -> Answer | Coroutine[Any, Any, Answer]:
         held = [self._store.get(key) for key in keys]
         if any(here is None and self._store.is_on_disk(key) for key, here in zip(keys, held, strict=True)):
-            return self._batch_from_disk(keys, held)
+            return self._batch_from_disk(keys, held, left_ms)
         return self._batch_of(held)
 
-    async def _batch_from_disk(self, keys: Sequence[bytes], held: list[Payload | None]) -> Answer:
-        """Read what is not in memory, for as long as what there is fits into one answer."""
+    async def _batch_from_disk(self, keys: Sequence[bytes], held: list[Payload | None], left_ms: int) -> Answer:
+        """Read what is not in memory, for as long as what there is fits into one answer, and is of use."""
+        late_at = self._now() + left_ms / 1000 if left_ms else math.inf
         total = sum(here.nbytes for here in held if here is not None)
         lacking = [at for at, here in enumerate(held) if here is None and self._store.is_on_disk(keys[at])]
         unread: set[int] = set()
         for first in range(0, len(lacking), READS_TOGETHER):
             batch = lacking[first : first + READS_TOGETHER]
-            if total > BLOB_BYTES_MAX:
+            if total > BLOB_BYTES_MAX or self._now() >= late_at:
                 unread.update(batch)
                 continue
-            for at, read in zip(
-                batch, await asyncio.gather(*(self._store.get_from_disk(keys[at]) for at in batch)), strict=True
-            ):
+            timeout_s = min(DISK_TIMEOUT_S, late_at - self._now())
+            reads = await asyncio.gather(*(self._store.get_from_disk(keys[at], timeout_s) for at in batch))
+            for at, read in zip(batch, reads, strict=True):
                 held[at] = read
                 total += read.nbytes if read is not None else 0
         return self._batch_of(held, unread)

@@ -20,6 +20,7 @@ from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity
 from . import status
 from .address_book import AddressBook, RememberedPeer
+from .cost import Costs
 from .directory import Directory
 from .eviction.policies import POLICIES, POLICY_USUAL
 from .following import Following
@@ -28,10 +29,12 @@ from .handover import hand_over
 from .heartbeat import Heartbeat
 from .interfaces import is_loopback
 from .journal import Journal
+from .lease_desk import LeaseDesk
 from .link import Address, Link, Network, Server
 from .links import LINK_IDLE_S, Links
 from .lookup import Encoder, Lookup
 from .membership import Member, Membership, State
+from .neighbourhood import Neighbourhood
 from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
 from .peers import Peers
 from .prefetch import Prefetcher
@@ -204,16 +207,26 @@ class Node:
             used_bytes=lambda: self.store.used_bytes,
             on_heard=self._heard,
             on_change=self._members_changed,
+            on_timed=lambda node, seconds: self._costs.answered(loop.time(), node, seconds),
         )
         self._peers = Peers(self._links, self.membership, self.stats, self._restamped)
+        self._costs = Costs()
+        self._neighbourhood = Neighbourhood(
+            self.id,
+            peers=self._peers,
+            ring=self._ring_now,
+            costs=self._costs,
+            rng=random.Random(f"{seed}:{self.id}:breakers"),
+            now=loop.time,
+        )
+        self._desk = LeaseDesk(self._neighbourhood, held=self.store.peek, now=loop.time)
         self._ring_version = -1
         self._ring = Ring({}, settings.copies)
         self.lookup = Lookup(
-            node=self.id,
             name=self.name,
             store=self.store,
-            ring=self._ring_now,
-            peers=self._peers,
+            neighbourhood=self._neighbourhood,
+            desk=self._desk,
             encoder=encoder,
             versions=self.versions,
             removals=self.removals,
@@ -232,6 +245,7 @@ class Node:
             store=self.store,
             lookup=self.lookup,
             membership=self.membership,
+            desk=self._desk,
             gossip=self._gossip,
             journal=journal,
             versions=self.versions,
@@ -426,6 +440,8 @@ class Node:
 
     def _on_lost(self, protocol: PeerProtocol, reason: str) -> None:
         self._inbound.discard(protocol)
+        if (peer := protocol.connection.peer) is not None:
+            self._desk.gone(peer.id)
         if protocol.was_offended:
             if protocol.was_opened:
                 self.stats.protocol_errors += 1
@@ -477,7 +493,10 @@ class Node:
 
     def _members_changed(self, changed: list[Member]) -> None:
         for member in changed:
-            if member.state is State.ALIVE:
+            if member.state is not State.ALIVE:
+                self._desk.gone(member.id)
+            else:
+                self._neighbourhood.is_back(member.id)
                 with contextlib.suppress(ValueError):  # a name that does not print: no name to write in a file
                     self._address_book.remember(RememberedPeer(member.id, member.name, member.peer, member.boot))
             _log.info(
@@ -598,6 +617,7 @@ class Node:
         """End everything at once, as far as the others can tell without a word."""
         self._is_leaving = True
         await self._prefetching.close()
+        await self.lookup.close()
         tasks = [*self._tasks, *self._late]
         for task in tasks:
             task.cancel()

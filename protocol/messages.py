@@ -30,6 +30,9 @@ Host = Annotated[str, Meta(max_length=255, pattern=r"\A[!-~]*\Z")]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Stamp = Annotated[int, Meta(ge=0, le=2**53)]
 Age = Annotated[int, Meta(ge=0, le=2**31)]
+# How much longer an answer is of use to who asks, from when the question comes; 0: not said.
+MS_MAX = 2**31 - 1
+LeftMs = Annotated[int, Meta(ge=0, le=MS_MAX)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -99,6 +102,7 @@ class Get(Message, frozen=True, array_like=True):
     kind = 10
 
     key: bytes
+    left_ms: LeftMs = 0
 
 
 class Found(Message, frozen=True, array_like=True):
@@ -119,6 +123,7 @@ class BatchGet(Message, frozen=True, array_like=True):
     kind = 13
 
     keys: list[bytes]
+    left_ms: LeftMs = 0
 
 
 class Batch(Message, frozen=True, array_like=True):
@@ -138,6 +143,7 @@ class Has(Message, frozen=True, array_like=True):
     kind = 15
 
     keys: list[bytes]
+    left_ms: LeftMs = 0
 
 
 class Held(Message, frozen=True, array_like=True):
@@ -192,6 +198,52 @@ class AllRemoved(Message, frozen=True, array_like=True):
 
     count: int
     stamp: Stamp
+
+
+# -- leases: the owner of a key says who encodes it ---------------------------------------------------------------
+
+
+class Claim(Message, frozen=True, array_like=True):
+    """Get of a key that the sender would otherwise encode in `encode_ms`. Answer: Found, Granted or Leased."""
+
+    kind = 22
+
+    key: bytes
+    encode_ms: LeftMs
+    left_ms: LeftMs = 0
+
+
+class Granted(Message, frozen=True, array_like=True):
+    """Encode it: nobody else is told to for `lease_ms`. A Put of it ends the lease, and so does Release."""
+
+    kind = 23
+
+    lease_ms: LeftMs
+
+
+class Leased(Message, frozen=True, array_like=True):
+    """Another node encodes it, and should be done in `expected_ms`."""
+
+    kind = 24
+
+    expected_ms: LeftMs
+
+
+class Await(Message, frozen=True, array_like=True):
+    """The payload of a key that is leased, when it comes. Answer: Found, or Missing when nobody makes it any more."""
+
+    kind = 25
+
+    key: bytes
+    left_ms: LeftMs
+
+
+class Release(Message, frozen=True, array_like=True):
+    """The sender does not encode the key after all. Answer: Done(1), or Done(0) if it had no lease."""
+
+    kind = 26
+
+    key: bytes
 
 
 # -- the cluster -----------------------------------------------------------------------------------------------
@@ -458,20 +510,23 @@ MESSAGES: Final[dict[int, type[Message]]] = {
     message.kind: message
     for message in (
         Hello, Refused, Cancel, Pace, Get, Found, Missing, BatchGet, Batch, Has, Held, Put, Forget, Done,
-        Remove, AllRemoved,
+        Remove, AllRemoved, Claim, Granted, Leased, Await, Release,
         Ping, Ack, GetState, State, Leave, RemovedSums, RemovedPart, GetKeys, Keys,
     )
 }  # fmt: skip
 
 REQUESTS: Final = frozenset(
-    m.kind
-    for m in (
-        Get, BatchGet, Has, Put, Forget, Remove, Ping, GetState, State, Leave, RemovedSums, RemovedPart, GetKeys,
+    m.kind for m in (
+        Get, BatchGet, Has, Put, Forget, Remove, Claim, Await, Release,
+        Ping, GetState, State, Leave, RemovedSums, RemovedPart, GetKeys,
     )
 )  # fmt: skip
 ANSWERS: Final = frozenset(
-    m.kind for m in (Found, Missing, Batch, Held, Done, AllRemoved, Ack, State, Refused, RemovedSums, RemovedPart, Keys)
-)
+    m.kind for m in (
+        Found, Missing, Batch, Held, Done, AllRemoved, Granted, Leased,
+        Ack, State, Refused, RemovedSums, RemovedPart, Keys,
+    )
+)  # fmt: skip
 TO_CLOUD_NODE: Final = frozenset(m.kind for m in (Get, BatchGet, Has, Put, Forget, Ping))
 WITH_BLOB: Final = frozenset(m.kind for m in (Found, Batch, Put, Keys))
 

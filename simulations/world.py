@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..node.eviction.policies import POLICIES
-from ..node.lookup import Found
+from ..node.found import Found
 from ..node.store.cloud import CloudTier
 from ..node.store.cloud_queue import WriteQueue, puts_bytes_max
 from ..protocol.errors import EdgeCacheError, EncoderUnavailable

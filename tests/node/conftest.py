@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from edgecache.node import status
+from edgecache.node.cost import Costs
 from edgecache.node.eviction.lru import LRU
 from edgecache.node.http_api import http_app
+from edgecache.node.lease import Granted
+from edgecache.node.lease_desk import LeaseDesk
 from edgecache.node.lookup import Lookup
+from edgecache.node.neighbourhood import Neighbourhood, Reply
 from edgecache.node.removals import Removals
 from edgecache.node.ring import Ring
 from edgecache.node.stats import Stats
@@ -45,8 +49,18 @@ class FakePeers:
     def name(self, node: str) -> str:
         return f"the {node}"
 
-    async def get(self, node: str, key: bytes, timeout_s: float) -> Payload | None:
-        return self.held[node].get(key)
+    async def get(self, node: str, key: bytes, timeout_s: float) -> Reply | None:
+        return Reply(self.held[node].get(key))
+
+    async def claim(self, node: str, key: bytes, encode_s: float, timeout_s: float) -> Reply | None:
+        held = self.held[node].get(key)
+        return Reply(held, Granted(2 * encode_s) if held is None else None)
+
+    async def wait_for(self, node: str, key: bytes, timeout_s: float) -> Reply | None:
+        return Reply(self.held[node].get(key))
+
+    async def release(self, node: str, key: bytes, timeout_s: float) -> None:
+        pass
 
     async def get_many(self, node: str, keys: Sequence[bytes], timeout_s: float) -> dict[bytes, Payload]:
         return {key: self.held[node][key] for key in keys if key in self.held[node]}
@@ -223,17 +237,24 @@ class FakeNode:
         self.store = Tiers(MemoryStore(capacity, LRU()), disk=disk, cloud=cloud)
         self.versions = Versions(own)
         self.removals = Removals(random.Random(1))
-        ticks = itertools.count()
+        neighbourhood = Neighbourhood(
+            self.id,
+            peers=self.peers,
+            ring=lambda: Ring({self.id: 1 << 30} | dict.fromkeys(self.peers.held, 1 << 30), copies=2),
+            costs=Costs(),
+            rng=random.Random(name),
+            now=time.monotonic,
+        )
+        self.desk = LeaseDesk(neighbourhood, held=self.store.peek, now=time.monotonic)
         self.lookup = Lookup(
-            node=self.id,
             name=name,
             store=self.store,
-            ring=lambda: Ring({self.id: 1 << 30} | dict.fromkeys(self.peers.held, 1 << 30), copies=2),
-            peers=self.peers,
+            neighbourhood=neighbourhood,
+            desk=self.desk,
             encoder=None if own is None else self.encoder,
             versions=self.versions,
             removals=self.removals,
-            now=lambda: next(ticks) / 1000,
+            now=time.monotonic,
             stats=self.stats,
         )
 

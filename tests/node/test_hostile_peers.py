@@ -28,6 +28,7 @@ from edgecache.protocol.messages import (
     MEMBERS_MAX,
     PROTOCOL_VERSION,
     Ack,
+    Claim,
     CurrentVersion,
     Done,
     Encoder,
@@ -396,7 +397,7 @@ async def test_a_peer_that_asks_and_asks_and_reads_nothing_is_not_listened_to_an
 
 
 class Neighbour:
-    """A member that the node dials, and what it answers to a Get."""
+    """A member that the node dials, and what it answers to a Get or Claim."""
 
     def __init__(self, name: str, gives: Callable[[bytes], tuple[Message, Sequence[bytes]]]) -> None:
         self.id = name
@@ -421,7 +422,7 @@ class Neighbour:
         answer: Message
         blob: Sequence[bytes] = ()
         match event.request:
-            case Get():
+            case Get() | Claim():
                 self.gets.append(event.request.key)
                 answer, blob = self._gives(event.request.key)
             case Has():
@@ -457,7 +458,7 @@ LIES: dict[str, tuple[Message, Sequence[bytes]]] = {
 def _asked_first(node: Node, liar: str) -> FeatureKey:
     """A key for which the node asks `liar` before any other."""
     keys = (FeatureKey(digest_of(struct.pack("<I", number)), IDENTITY) for number in range(10_000))
-    return next(key for key in keys if node.lookup._holders(key.packed)[:1] == [liar])
+    return next(key for key in keys if node.lookup._neighbourhood.holders(key.packed)[:1] == [liar])
 
 
 @pytest.mark.parametrize("lie", LIES)
@@ -508,9 +509,9 @@ async def test_with_liars_alone_features_are_a_miss_and_an_image_is_encoded() ->
         liar.stop()
 
 
-async def test_an_answer_of_the_wrong_kind_is_a_miss() -> None:
+async def test_an_answer_of_the_wrong_kind_is_none() -> None:
     answers: list[tuple[Message, Sequence[bytes]]] = [
-        (Done(1), []), (Refused("no\r\n"), []), (State([], [], []), []), (Held(b"\1"), []), (Missing(), []),
+        (Done(1), []), (Refused("no\r\n"), []), (State([], [], []), []), (Held(b"\1"), []),
     ]  # fmt: skip
     odd = Neighbour("odd", lambda key: answers.pop())
     node = await _started(seeds=(await odd.start(),))

@@ -41,6 +41,7 @@ class Room:
             store=self.store,
             lookup=self.node.lookup,
             membership=self.membership,
+            desk=self.node.desk,
             gossip=self.gossip,
             journal=self.journal,
             versions=self.versions,

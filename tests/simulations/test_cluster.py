@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from edgecache.node.lookup import Found, Reach
+from edgecache.node.found import Found, Reach
 from edgecache.node.membership import State
 from edgecache.node.service import Node
 from edgecache.protocol import payload as payloads
@@ -272,8 +272,8 @@ async def test_a_put_passes_over_a_member_that_hangs_and_still_leaves_two_copies
     async with Cluster(5) as cluster:
         cluster.network.freeze("n1")
         for image in IMAGES[:10]:
-            made = await encoded_on(cluster.nodes[0], cluster, image)
-            assert copies(cluster, made.payload.key, without=1) >= 2
+            key = (await encoded_on(cluster.nodes[0], cluster, image)).payload.key
+            await cluster.until(lambda key=key: copies(cluster, key, without=1) >= 2, 1.0)  # type: ignore[misc]
 
 
 @in_virtual_time

@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from edgecache.node.lookup import Reach
+from edgecache.node.found import Reach
 from edgecache.protocol import payload as payloads
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from edgecache.simulations.cluster import Cluster

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from edgecache.node.lookup import Found, Reach
+from edgecache.node.found import Found, Reach
 from edgecache.node.service import CATCH_UP_TIMEOUT_S, Node
 from edgecache.node.store.disk import DiskStore
 from edgecache.protocol.features import Source

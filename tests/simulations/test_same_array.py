@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
-from edgecache.node.lookup import Found
+from edgecache.node.found import Found
 from edgecache.protocol import payload
 from edgecache.protocol.features import Source
 from edgecache.simulations.cluster import Cluster, ModelledEncoder
@@ -56,7 +56,7 @@ def test_each_path_is_among_them() -> None:
     async def story() -> list[tuple[Source, bytes]]:
         async with Cluster(NODES) as cluster:
             key = cluster.key(b"a photograph")
-            holders = cluster.nodes[0].lookup._ring().holders(key.packed)
+            holders = cluster.nodes[0].lookup._neighbourhood.ring().holders(key.packed)
             asker = next(node for node in cluster.nodes if node.id not in holders)
             holder = next(node for node in cluster.nodes if node.id in holders)
             answers = []

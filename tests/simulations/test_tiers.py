@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from edgecache.node.lookup import Found, Reach
+from edgecache.node.found import Found, Reach
 from edgecache.node.service import CATCH_UP_TIMEOUT_S, Node
 from edgecache.protocol.features import Source
 from edgecache.simulations.cluster import Cluster, ModelledEncoder

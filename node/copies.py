@@ -1,0 +1,54 @@
+"""Leaving features where the ring wants them: with their owner and its replica, or whoever follows on the ring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..protocol.payload import Payload
+    from .neighbourhood import Neighbourhood
+
+# A holder that takes longer to store a copy than this is passed over for the next on the ring.
+PUT_TIMEOUT_S = 0.5
+# Payloads whose copies go on behind their answer; 10 MB of the usual kind. Beyond, one is only where it was made.
+BEHIND_MAX = 64
+
+
+class Copies:
+    """Puts payloads on other nodes."""
+
+    def __init__(self, neighbourhood: Neighbourhood, now: Callable[[], float]) -> None:
+        self._neighbourhood = neighbourhood
+        self._now = now
+        self._behind: set[asyncio.Task[int]] = set()
+
+    async def leave(self, payload: Payload, started: float) -> int:
+        """Put `payload`, whose making began at `started`, until there are enough; how many other nodes have it."""
+        ring, me = self._neighbourhood.ring(), self._neighbourhood.me
+        wanted = ring.copies - (me in ring.holders(payload.key.packed))
+        candidates = [
+            node for node in ring.walk(payload.key.packed) if node != me and self._neighbourhood.may_ask(node)
+        ]
+        copies = 0
+        while candidates and copies < wanted:
+            batch, candidates = candidates[: wanted - copies], candidates[wanted - copies :]
+            puts = [self._neighbourhood.put(node, payload, self._now() - started, PUT_TIMEOUT_S) for node in batch]
+            copies += sum(await asyncio.gather(*puts))
+        return copies
+
+    async def leave_soon(self, payload: Payload, started: float, wait_s: float) -> None:
+        """The same, and not waited for longer than `wait_s`: the rest is done behind the answer."""
+        if len(self._behind) >= BEHIND_MAX:
+            return
+        task = asyncio.ensure_future(self.leave(payload, started))
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+        await asyncio.wait({task}, timeout=wait_s)
+
+    async def close(self) -> None:
+        """Begin nothing more, and end what is under way."""
+        for task in self._behind:
+            task.cancel()
+        await asyncio.gather(*self._behind, return_exceptions=True)

@@ -1,0 +1,254 @@
+"""Who has the features of one key, and whether to wait for that: elsewhere, or made here meanwhile.
+
+Without an image in hand there is nothing else to do than to ask: the holders one after the other, the cheapest first,
+each further one beside those that are late (hedged requests: Dean and Barroso, "The Tail at Scale", CACM 2013), then
+whoever says that it has it, then the cloud.
+
+With an image in hand the encoder is the measure (`cost.py`): only who is likely to answer sooner is asked, and when a
+tenth of an encode has been waited in all, it begins. Whoever is first answers, and the other is cancelled. An encode is
+held back longer for one reason: another node is at it, and done in time (`lease.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..protocol.errors import EncoderUnavailable
+from ..protocol.features import Source
+from .cost import ENCODE_UNKNOWN_S
+from .found import Found, Reach
+from .lease import Granted, Leased
+
+if TYPE_CHECKING:
+    from ..protocol.keys import FeatureKey
+    from ..protocol.payload import Payload
+    from .lease_desk import LeaseDesk
+    from .neighbourhood import Neighbourhood
+    from .ring import NodeId
+
+# How long the peers may take together where there is nothing but to wait: a LAN answers in milliseconds, a busy Wi-Fi
+# in some hundred.
+FETCH_TIMEOUT_S = 2.0
+CLOUD_TIMEOUT_S = 5.0
+# What a lease is asked for by who has never encoded: half of what others would wait for it (`ENCODE_UNKNOWN_S`).
+FIRST_ENCODE_S = ENCODE_UNKNOWN_S / 2
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """One request, on its way from holder to holder."""
+
+    key: FeatureKey
+    wants: Callable[[Payload], bool]
+    """Whether that is an answer: its version is current, its shape right, its fidelity enough."""
+    reach: Reach
+    started: float
+    ahead: int = 0
+    """How many images are with the encoder already."""
+    can_encode: bool = False
+    hold_until: float = 0.0
+    """Until when an encode is held back."""
+    granted_by: NodeId | None = None
+    """The owner that has told this node to encode."""
+
+
+class _OwnTurn(Exception):
+    """There is nothing left to look for: another node was at it, and is not in time."""
+
+
+class Search:
+    """Looks for one key beyond this device."""
+
+    def __init__(
+        self,
+        neighbourhood: Neighbourhood,
+        desk: LeaseDesk,
+        *,
+        from_cloud: Callable[[bytes, float, float | None], Awaitable[Payload | None]],
+        name: str,
+        now: Callable[[], float],
+    ) -> None:
+        """`from_cloud(key, timeout_s, instead_s)`: what the cloud has, unless to encode in `instead_s` is better."""
+        self._neighbourhood = neighbourhood
+        self._costs = neighbourhood.costs
+        self._desk = desk
+        self._from_cloud = from_cloud
+        self._name = name
+        self._now = now
+
+    async def find(self, question: Question) -> Found | None:
+        """What somebody has, for who cannot encode."""
+        packed = question.key.packed
+        deadline = question.started + FETCH_TIMEOUT_S
+        holders = self._neighbourhood.by_cost(self._neighbourhood.holders(packed))
+        found = await self._in_turn(question, holders, deadline)
+        return found or await self._further(question, deadline)
+
+    async def find_or_make(self, question: Question, make: Callable[[], Coroutine[Any, Any, Found]]) -> Found:
+        """What somebody has, or what `make` makes: it begins when nobody has it, or has not answered soon enough."""
+        question.can_encode = True
+        question.hold_until = question.started + self._costs.patience_s(question.ahead)
+        looking = asyncio.ensure_future(self._look_around(question))
+        making: asyncio.Task[Found] | None = None
+        try:
+            while not looking.done() and (left_s := question.hold_until - self._now()) > 0:
+                await asyncio.wait({looking}, timeout=left_s)
+            if looking.done() and (found := looking.result()) is not None:
+                return found
+            making = asyncio.ensure_future(make())
+            if not looking.done():
+                await asyncio.wait({looking, making}, return_when=asyncio.FIRST_COMPLETED)
+                if not making.done() and (found := looking.result()) is not None:
+                    return found
+            try:
+                made = await making
+            except EncoderUnavailable:
+                if (found := await looking) is None:
+                    raise
+                return found
+            question.granted_by = None  # the lease ends when the owner has its copy
+            return made
+        finally:
+            for task in (looking, making):
+                if task is not None:
+                    task.cancel()
+            if question.granted_by is not None:
+                self._desk.give_back(question.granted_by, question.key.packed)
+
+    async def who_has(self, key: bytes) -> NodeId | None:
+        """A node that says that it has `key`; moves no features."""
+        others = self._neighbourhood.others()
+        return next(iter(await self._havers(key, others, self._now() + FETCH_TIMEOUT_S)), None)
+
+    # -- where it may be ----------------------------------------------------------------------------------------
+
+    async def _look_around(self, question: Question) -> Found | None:
+        """As `find`, among those that are likely to be sooner than the encoder."""
+        packed = question.key.packed
+        owner = self._neighbourhood.owner(packed)
+        try:
+            if owner == self._neighbourhood.me and (found := await self._claim(question, owner)) is not None:
+                return found
+            holders = self._neighbourhood.worth_asking(self._neighbourhood.holders(packed), question.ahead)
+            found = await self._in_turn(question, holders, self._useless_at(question))
+            return found or await self._further(question, self._useless_at(question))
+        except _OwnTurn:
+            return None
+
+    async def _further(self, question: Question, deadline: float) -> Found | None:
+        """From who says that it has it, and then from the cloud."""
+        packed = question.key.packed
+        others = self._neighbourhood.others(without=self._neighbourhood.holders(packed))
+        if question.can_encode:
+            others = self._neighbourhood.worth_asking(others, question.ahead)
+        if others and self._now() < deadline:
+            found = await self._in_turn(question, await self._havers(packed, others, deadline), deadline)
+            if found is not None:
+                return found
+        if question.reach is not Reach.ANY:
+            return None
+        timeout_s = max(0.0, deadline - self._now()) if question.can_encode else CLOUD_TIMEOUT_S
+        instead_s = self._costs.encode_s(question.ahead) if question.can_encode else None
+        return self._checked(question, await self._from_cloud(packed, timeout_s, instead_s), Source.CLOUD, self._name)
+
+    async def _havers(self, key: bytes, nodes: Sequence[NodeId], deadline: float) -> list[NodeId]:
+        """Those of `nodes` that have `key`; the first that says so is enough, and is asked at once."""
+        left_s = deadline - self._now()
+
+        async def has(node: NodeId) -> NodeId | None:
+            return node if await self._neighbourhood.has(node, [key], left_s) else None
+
+        asking = [asyncio.ensure_future(has(node)) for node in nodes]
+        try:
+            for answer in asyncio.as_completed(asking):
+                if (node := await answer) is not None:
+                    return [node, *(other for other in self._said_yes(asking) if other != node)]
+            return []
+        finally:
+            for task in asking:
+                task.cancel()
+
+    @staticmethod
+    def _said_yes(asking: Sequence[asyncio.Task[NodeId | None]]) -> list[NodeId]:
+        answers = (task.result() for task in asking if task.done())
+        return [node for node in answers if node is not None]
+
+    async def _in_turn(self, question: Question, nodes: Sequence[NodeId], deadline: float) -> Found | None:
+        """Ask the first; if it has not, or is late, the next too; the first good answer wins, the rest is cancelled."""
+        waiting = deque(nodes)
+        asking: set[asyncio.Task[Found | None]] = set()
+        try:
+            while waiting or asking:
+                patience_s = max(0.0, max(deadline, question.hold_until) - self._now())
+                if patience_s == 0:
+                    return None
+                if waiting:
+                    node = waiting.popleft()
+                    asking.add(asyncio.ensure_future(self._ask(question, node, patience_s)))
+                    if waiting:
+                        patience_s = min(patience_s, self._costs.hedge_after_s(node))
+                done, asking = await asyncio.wait(asking, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if (found := task.result()) is not None:
+                        return found
+            return None
+        finally:
+            for task in asking:
+                task.cancel()
+
+    # -- one of them --------------------------------------------------------------------------------------------
+
+    async def _ask(self, question: Question, node: NodeId, timeout_s: float) -> Found | None:
+        if question.can_encode and node == self._neighbourhood.owner(question.key.packed):
+            return await self._claim(question, node, timeout_s)
+        reply = await self._neighbourhood.get(node, question.key.packed, timeout_s)
+        return self._from_peer(question, node, reply.payload if reply is not None else None)
+
+    async def _claim(self, question: Question, owner: NodeId, timeout_s: float = 0.0) -> Found | None:
+        """Ask the owner, who may say that another node is encoding: then wait for that, if it comes in time."""
+        packed = question.key.packed
+        encode_s = self._costs.encode_s(question.ahead)
+        encode_s = FIRST_ENCODE_S if encode_s is None else encode_s
+        has_waited = False
+        while True:
+            reply = await self._desk.ask(owner, packed, encode_s, timeout_s)
+            if reply is not None and isinstance(reply.lease, Granted):
+                question.granted_by = owner
+            if reply is None or not isinstance(reply.lease, Leased):
+                break
+            timeout_s = self._costs.lease_wait_s(
+                self._now() - question.started, reply.lease.expected_s, owner, question.ahead
+            )
+            if timeout_s <= 0:
+                raise _OwnTurn
+            has_waited = True
+            question.hold_until = max(question.hold_until, self._now() + timeout_s)
+            made = self._from_peer(question, owner, await self._desk.wait_at(owner, packed, timeout_s))
+            if made is not None:
+                return made
+            # It died, or gave up, or is late. If there is time left, hear who is at it now.
+            if (timeout_s := question.hold_until - self._now()) <= 0:
+                raise _OwnTurn
+        found = self._from_peer(question, owner, reply.payload if reply is not None else None)
+        if found is None and has_waited:
+            raise _OwnTurn
+        return found
+
+    def _from_peer(self, question: Question, node: NodeId, payload: Payload | None) -> Found | None:
+        if node == self._neighbourhood.me:
+            return self._checked(question, payload, Source.MEMORY, self._name)
+        return self._checked(question, payload, Source.PEER, self._neighbourhood.peers.name(node))
+
+    def _checked(self, question: Question, payload: Payload | None, source: Source, node: str) -> Found | None:
+        if payload is None or not question.wants(payload):
+            return None
+        return Found(payload, source, node)
+
+    def _useless_at(self, question: Question) -> float:
+        """When an answer would come later than what is encoded here."""
+        encode_s = self._costs.encode_s(question.ahead)
+        return question.started + self._costs.patience_s(question.ahead) + (encode_s or FETCH_TIMEOUT_S)

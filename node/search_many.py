@@ -1,0 +1,123 @@
+"""Who has the features of many keys: every holder is asked once for all that it should have, all at the same time.
+
+A holder that is late holds nobody up: the keys that it was asked for are asked of the next one beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..protocol.features import Source
+from .found import Found
+
+if TYPE_CHECKING:
+    from ..protocol.keys import FeatureKey
+    from ..protocol.payload import Payload
+    from .neighbourhood import Neighbourhood
+    from .ring import NodeId
+
+
+class SearchMany:
+    """Looks for many keys on other nodes."""
+
+    def __init__(
+        self, neighbourhood: Neighbourhood, *, wants: Callable[[Payload], bool], now: Callable[[], float]
+    ) -> None:
+        self._neighbourhood = neighbourhood
+        self._wants = wants
+        self._now = now
+
+    async def find(self, keys: Sequence[FeatureKey], deadline: float) -> dict[FeatureKey, Found]:
+        """Those of `keys` that somebody has."""
+        search = _Search(self._neighbourhood, keys, self._wants, deadline, self._now)
+        try:
+            await search.ask_holders()
+            await search.ask_others()
+            await search.arrive(deadline)
+        finally:
+            search.cancel()
+        return search.found
+
+
+class _Search:
+    """One batch."""
+
+    def __init__(
+        self,
+        neighbourhood: Neighbourhood,
+        keys: Sequence[FeatureKey],
+        wants: Callable[[Payload], bool],
+        deadline: float,
+        now: Callable[[], float],
+    ) -> None:
+        self.found: dict[FeatureKey, Found] = {}
+        self._neighbourhood = neighbourhood
+        self._keys = {key.packed: key for key in keys}
+        self._holders = {key: neighbourhood.by_cost(neighbourhood.holders(key)) for key in self._keys}
+        self._wants = wants
+        self._deadline = deadline
+        self._now = now
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def ask_holders(self) -> None:
+        """The cheapest holder of each key, then the next one of those that are still missing, and so on."""
+        for rank in range(max(map(len, self._holders.values()), default=0)):
+            plan: dict[NodeId, list[bytes]] = {}
+            for key in self._missing():
+                if rank < len(self._holders[key]):
+                    plan.setdefault(self._holders[key][rank], []).append(key)
+            await self._fetch(plan)
+
+    async def ask_others(self) -> None:
+        """Whoever else says that it has what no holder has given."""
+        missing = self._missing()
+        others = self._neighbourhood.others() if missing else []
+        unasked = set(missing)
+
+        async def has(node: NodeId) -> None:
+            held = await self._neighbourhood.has(node, missing, self._deadline - self._now())
+            wanted = [key for key in missing if key in held and key in unasked]
+            unasked.difference_update(wanted)  # each from the first that says so
+            if wanted:
+                await self._get(node, wanted)
+
+        for node in others:
+            self._begin(has(node))
+
+    async def arrive(self, until: float) -> None:
+        """Wait for answers until all have come, nothing is missing, or it is `until`."""
+        while self._asking and len(self.found) < len(self._keys) and (left_s := until - self._now()) > 0:
+            done, _ = await asyncio.wait(self._asking, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+
+    def cancel(self) -> None:
+        """What has not come yet is not wanted any more."""
+        for task in self._asking:
+            task.cancel()
+
+    def _missing(self) -> list[bytes]:
+        return [packed for packed, key in self._keys.items() if key not in self.found]
+
+    async def _fetch(self, plan: dict[NodeId, list[bytes]]) -> None:
+        """Ask every node of `plan` for its keys, and wait as long as all of them should take."""
+        for node, keys in plan.items():
+            self._begin(self._get(node, keys))
+        if plan:
+            costs = self._neighbourhood.costs
+            usual_s = max(costs.hedge_after_s(node, len(keys)) for node, keys in plan.items())
+            await self.arrive(min(self._deadline, self._now() + usual_s))
+
+    async def _get(self, node: NodeId, keys: Iterable[bytes]) -> None:
+        answer = await self._neighbourhood.get_many(node, list(keys), self._deadline - self._now())
+        for packed, payload in answer.items():
+            if self._wants(payload):
+                found = Found(payload, Source.PEER, self._neighbourhood.peers.name(node))
+                self.found.setdefault(self._keys[packed], found)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
