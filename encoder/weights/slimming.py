@@ -8,7 +8,7 @@ smaller, and every runtime gains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -163,8 +163,3 @@ def _columns(layer: nn.Linear, columns: Tensor) -> nn.Linear:
         cut.weight.copy_(layer.weight[:, columns])
         cut.bias.copy_(layer.bias)
     return cut
-
-
-def kept_blocks(agreement: Sequence[float], threshold: float = 0.98) -> list[int]:
-    """Blocks worth running: all whose tokens differ from those that came in, by a cosine up to `threshold`."""
-    return [block for block, cosine in enumerate(agreement) if cosine <= threshold]

@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 
 import torch
 from edgecache.encoder import candidates
+from edgecache.encoder.attention import hybrid
 from edgecache.encoder.bench_command import Bench
 from edgecache.encoder.build import build
+from edgecache.encoder.depth.gates import GatedVit, train_gates
 from edgecache.encoder.options import PRECISIONS, Options
 from edgecache.encoder.runtimes import Runtime
+from edgecache.encoder.runtimes.torch_graph import TorchGraph
 from edgecache.encoder.shortcuts import Shortcuts
+from edgecache.encoder.tokens.sampling import Sampled
 from edgecache.encoder.towers import Tower
 from edgecache.encoder.vit import VisionTransformer
 from edgecache.encoder.weights import factors, numbers, sensitivity, slimming
@@ -19,6 +23,9 @@ from torch import Tensor
 
 Change = Callable[[VisionTransformer, Tensor], VisionTransformer]
 """A model, and pixels to fit it on, to another model."""
+
+Make = Callable[[Bench], torch.nn.Module]
+"""A module that maps pixels to features, for what only torch can run."""
 
 FITTED_WEIGHTS_IMAGES = 96  # least squares over tokens: 64 of each image and more
 
@@ -32,7 +39,8 @@ class Case:
     options: Options
     change: Change | None = None
     what: str = ""
-    """What `change` does."""
+    """What `change` or `make` does."""
+    make: Make | None = None
 
     @property
     def name(self) -> str:
@@ -103,6 +111,7 @@ def on(best: Options, work: Bench) -> list[Case]:
         for name in candidates.attentions(shape)
     ]
     cases += weights(best, work)
+    cases += branching(work)
     cases += [
         Case("together", "no figure", candidates.on(options, best.runtime, best.precision))
         for options in candidates.combinations(shape)
@@ -159,6 +168,63 @@ def weights(best: Options, work: Bench) -> list[Case]:
     return cases
 
 
+def branching(work: Bench) -> list[Case]:
+    """What decides image by image within the model: with torch, in float32."""
+
+    def made(technique: str, says: str, what: str, make: Make) -> Case:
+        return Case(technique, says, Options(), None, what, make)
+
+    ats = "2 × fewer products at no loss, trained (ATS, Fayyaz et al., 2022)"
+    cases = [
+        made(f"adaptive sampling, by {score}", ats, f"{share:.0%} of the patches", _sampled(share, score))
+        for score in ("edges", "entropy")
+        for share in (0.75, 0.5)
+    ]
+    cases.append(
+        made(
+            "gated blocks",
+            "20 % less at no loss (ConvNet-AIG, Veit and Belongie, 2018)",
+            "trained on features, 60 steps",
+            _gated,
+        )
+    )
+    acmix = "0.6 points more (Swin-T, Pan et al., 2022, trained)"
+    cases += [
+        made("attention or a kernel, routed", acmix, f"error {error:g} allowed", _hybrid(error)) for error in (0.3, 0.6)
+    ]
+    return cases
+
+
+def _sampled(share: float, score: str) -> Make:
+    def make(work: Bench) -> torch.nn.Module:
+        count = round(share * work.model.shape.grid_side**2)
+        return Sampled(work.model, count, coarser=1, score=score).eval()
+
+    return make
+
+
+def _gated(work: Bench) -> torch.nn.Module:
+    gated = GatedVit(work.model)
+    pixels, wanted = (torch.from_numpy(array[:128]) for array in (work.fitted.pixels, work.plain_fitted))
+    train_gates(gated, pixels, wanted, price=0.1, steps=60, generator=torch.Generator().manual_seed(0))
+    return gated.eval()
+
+
+def _hybrid(error_max: float) -> Make:
+    def make(work: Bench) -> torch.nn.Module:
+        pixels, wanted = (torch.from_numpy(array[:128]) for array in (work.fitted.pixels, work.plain_fitted))
+        model = hybrid.hybrid(work.model, pixels, error_max=error_max)
+        cosine = hybrid.settle(model, pixels, wanted, 0.99)
+        layers = list(hybrid.layers_of(model))
+        told = ", ".join(f"{layer.gating} {layer.activation_rate:.2f}" for layer in layers)
+        work.say(
+            f"routing settles at cosine {cosine:.4f}: {told}; {sum(layer.saved_flops for layer in layers):,} saved"
+        )
+        return model
+
+    return make
+
+
 def _low_rank(share: float) -> Change:
     return lambda model, _: factors.low_rank(model, share)
 
@@ -179,11 +245,19 @@ def _vit(model: torch.nn.Module) -> VisionTransformer:
 
 def tower_for(work: Bench, case: Case, cosine_min: float) -> tuple[Tower, float]:
     """What maps pixels to features, and its megabytes."""
+    if case.make is not None:
+        module = case.make(work)
+        graph = TorchGraph(module)
+        return lambda pixels: graph.run(pixels)[0], _megabytes(module)
     if case.change is None:
         built = work.build(case.options, cosine_min)
         model = work.model
     else:
         model = case.change(work.model, torch.from_numpy(work.fitted.pixels[:FITTED_WEIGHTS_IMAGES]))
         built = build(model, case.options, work.fitted.pixels, plain=work.plain_fitted)
-    held = sum(weight.numel() * weight.element_size() for weight in model.state_dict().values())
-    return built.tower, (built.model_bytes or held) / 1e6
+    return built.tower, built.model_bytes / 1e6 or _megabytes(model)
+
+
+def _megabytes(module: torch.nn.Module) -> float:
+    held: int = sum(weight.numel() * weight.element_size() for weight in module.state_dict().values())
+    return held / 1e6

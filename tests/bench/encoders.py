@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=900, help="images, a third of them to fit on")
     parser.add_argument("--min-cosine", type=float, default=0.99)
     parser.add_argument("--rows", type=Path, help="where what is done is kept")
-    parser.add_argument("--only", metavar="WORD", help="cases whose technique has this word")
+    parser.add_argument("--only", action="append", metavar="WORD", help="techniques with one of these words")
     parser.add_argument("--print", action="store_true", help="leave the document as it is")
     options = parser.parse_args()
     say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
@@ -62,7 +62,8 @@ def main() -> None:
     table = Lines(work, options.min_cosine, options.rows)
     table.measure(alone(candidates.installed_runtimes()))
     best = table.strongest()
-    table.measure([case for case in on(best, work) if not options.only or options.only in case.technique])
+    words = options.only or [""]
+    table.measure([case for case in on(best, work) if any(word in case.technique for word in words)])
     done = table.lines
     section = written(work, options.section, done)
     print(section)

@@ -143,10 +143,6 @@ def test_every_importance_has_a_number_for_each_head_and_a_dead_one_is_last(impo
     assert int(ranks.argmin()) == 2
 
 
-def test_blocks_that_agree_are_dispensable() -> None:
-    assert slimming.kept_blocks([0.7, 0.99, 0.98, 0.985]) == [0, 2]
-
-
 def test_the_most_sensitive_block_stays_in_float(tiny_model: VisionTransformer, pictures: Array) -> None:
     lost = sensitivities(tiny_model, torch.from_numpy(pictures[:4]))
     assert len(lost) == 4
