@@ -152,6 +152,11 @@ class MemoryStore:
             self.on_change(key)
         return True
 
+    def has_room(self, payload: Payload) -> bool:
+        """Whether `payload` can be put here, as far as can be told, without evicting for it, now or for the spare."""
+        used_max = self._resident_max(len(self._payloads) + 1) - self._spare_bytes
+        return self._room.used_bytes + self._room.footprint(payload) <= used_max
+
     def arriving(self, size: int) -> memoryview:
         """Where to receive `size` bytes that may be put here; nothing is evicted for what is only announced."""
         return self._room.arriving(size, self._resident_max(len(self._payloads) + 1))
@@ -226,11 +231,14 @@ class MemoryStore:
             self._evict("capacity")
         return kept
 
+    @property
+    def _spare_bytes(self) -> int:
+        return int(self._room.spare_share * self.capacity_bytes)
+
     def _keep_spare(self) -> None:
         """Evict a few at once when less than half of the spare is left."""
-        spare_bytes = int(self._room.spare_share * self.capacity_bytes)
-        used_max = self._resident_max(len(self._payloads)) - spare_bytes
-        if self._room.used_bytes <= used_max + spare_bytes // 2:
+        used_max = self._resident_max(len(self._payloads)) - self._spare_bytes
+        if self._room.used_bytes <= used_max + self._spare_bytes // 2:
             return
         while len(self._payloads) > 1 and self._room.used_bytes > used_max and not self._is_pinned():
             self._evict("capacity")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from .memory import ENTRY_OVERHEAD_BYTES
-
 if TYPE_CHECKING:
     from .tiers import Tiers
 
@@ -32,10 +30,12 @@ async def warm_memory(store: Tiers) -> int:
         payload = await store.read(key)
         if payload is None or key in memory:
             continue
-        if memory.used_bytes + payload.nbytes + ENTRY_OVERHEAD_BYTES > memory.capacity_bytes:
+        evictions = memory.evictions
+        if not memory.has_room(payload) or not memory.put(payload):
             break
-        memory.put(payload)
         came += 1
+        if memory.evictions > evictions:  # for want of a hole; the first that goes is the most valuable
+            break
         await asyncio.sleep(loop.time() - started)
     for told, key in enumerate(disk.uses()):
         if key in memory:

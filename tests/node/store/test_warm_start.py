@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from edgecache.node.eviction.lru import LRU
+from edgecache.node.store.arena import Arena
 from edgecache.node.store.memory import MemoryStore
 from edgecache.node.store.tiers import Tiers
 from edgecache.node.store.warm_start import warm_memory
@@ -58,6 +59,29 @@ async def test_the_most_valuable_come_first_and_nothing_is_evicted_for_them() ->
     assert await warm_memory(tiers) == 2
     assert {held.key.packed for held in tiers.memory} == {payload(200).key.packed, order[3], order[1]}
     assert tiers.memory.evictions == 0
+    await tiers.close()
+
+
+@in_virtual_time
+async def test_an_arena_is_filled_to_its_spare_and_the_most_valuable_stay() -> None:
+    directory = MemoryDirectory()
+    tiers = await tiers_of(directory, 4)
+    for image in range(200):
+        tiers.put(payload(image, dim=20_000))
+        await asyncio.sleep(0.2)
+    hot = [payload(image, dim=20_000).key.packed for image in range(100, 110)]
+    for key in hot:
+        assert await tiers.get_from_disk(key) is not None
+        tiers.tell_uses()
+        await asyncio.sleep(1)
+    await tiers.close()
+    memory = MemoryStore(1 << 20, LRU(), Arena(1 << 20))
+    tiers = Tiers(memory, disk=await loaded(directory.reopened()))
+    came = await warm_memory(tiers)
+    assert came == len(memory) > 40
+    assert memory.evictions == 0
+    assert memory.utilisation > 0.95
+    assert {*hot} <= {held.key.packed for held in memory}
     await tiers.close()
 
 
