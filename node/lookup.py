@@ -23,6 +23,7 @@ from ..protocol.errors import EncoderUnavailable
 from ..protocol.features import Source
 from ..protocol.keys import PACKED_KEY_BYTES
 from .copies import Copies
+from .eviction.policy import NO_FACTS, Facts
 from .found import Found, Reach, Stored
 from .search import CLOUD_TIMEOUT_S, FETCH_TIMEOUT_S, Question, Search
 from .search_many import SearchMany
@@ -139,7 +140,7 @@ class Lookup:
         else:
             found = await self._search.find_or_make(question, lambda: self._encode(key, image, min_fidelity, question))
         if found is not None and found.source is Source.PEER:
-            self._keep(found.payload, started)
+            self._keep(found.payload, started, cost_s=self._now() - started)
         return found
 
     def _from_memory(self, key: FeatureKey, min_fidelity: float) -> Found | None:
@@ -174,10 +175,11 @@ class Lookup:
             raise
         finally:
             self._encoding -= 1
-        self._costs.encoded(self._now() - began, ahead)
+        took_s = self._now() - began
+        self._costs.encoded(took_s, ahead)
         self._stats.encodes += 1
         payload = payloads.encode(array, key, min_fidelity=max(min_fidelity, payloads.FIDELITY_USUAL)).knowing(knows)
-        self._keep(payload, question.started, is_new=True)
+        self._keep(payload, question.started, is_new=True, cost_s=took_s)
         if question.reach is not Reach.LOCAL:
             wait_s = self._costs.wait_s(began - question.started, ahead)
             await self._copies.leave_soon(payload, question.started, wait_s)
@@ -194,7 +196,7 @@ class Lookup:
         for node in filter(self._neighbourhood.may_ask, holders):
             reply = await self._neighbourhood.get(node, key, FETCH_TIMEOUT_S)
             payload = reply.payload if reply is not None else None
-            if payload is not None and self._keep(payload, started):
+            if payload is not None and self._keep(payload, started, cost_s=self._now() - started):
                 break
             payload = None
         if payload is None:
@@ -225,7 +227,7 @@ class Lookup:
             found |= await self._search_many.find(missing, started + FETCH_TIMEOUT_S)
             for here in found.values():
                 if here.source is Source.PEER:
-                    self._keep(here.payload, started)
+                    self._keep(here.payload, started, cost_s=self._now() - started)
         if reach is Reach.ANY:
             await self._read_together(unique, found, self._from_cloud, CLOUD_TIMEOUT_S)
         for key in unique:
@@ -345,11 +347,13 @@ class Lookup:
         payload = await self._read_cloud(key.packed, CLOUD_TIMEOUT_S, None)
         return Found(payload, Source.CLOUD, self._name) if payload is not None else None
 
-    def _keep(self, payload: Payload, started: float, *, is_new: bool = False) -> bool:
+    def _keep(self, payload: Payload, started: float, *, is_new: bool = False, cost_s: float | None = None) -> bool:
+        """Keep what was not forgotten since its making `started`; `cost_s` is what it took to come by, if known."""
         if self._tombstones.forbids(payload.key, started) or not self._versions.is_current(payload.key.encoder):
             return False
         self._removals.saw(payload)
-        is_kept = self._may_answer(payload) and self._store.put(payload, is_new=is_new)
+        facts = Facts(cost_ms=1000 * cost_s) if cost_s is not None else NO_FACTS
+        is_kept = self._may_answer(payload) and self._store.put(payload, is_new=is_new, facts=facts)
         if is_kept:
             self._desk.made(payload.key.packed)
         return is_kept
