@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from edgecache.simulations.world import InvariantBroken
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
-    logging.getLogger("edgecache").setLevel(logging.CRITICAL)
+def _quiet() -> Iterator[None]:
+    ours = logging.getLogger("edgecache")
+    level = ours.level
+    ours.setLevel(logging.CRITICAL)
+    yield
+    ours.setLevel(level)
 
 
 @pytest.mark.parametrize("seed", range(24))
