@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .frequency_sketch import key_digest
+from array import array
+
 from .lru_k import LRUK
 from .policy import NO_FACTS, Facts, Key
 from .shadow import Shadow
@@ -39,7 +40,8 @@ class AdaptiveLRUK(LRUK[Key]):
     def __init__(self, capacity: int) -> None:
         super().__init__(K_FIRST, CORRELATED_SHARE, k_max=K_MAX)
         self._capacity = capacity
-        self._sizes: dict[Key, int] = {}
+        self._sizes = array("Q")
+        self._slots.columns += (self._sizes,)
         self._shadows: list[Shadow[Key]] = []  # of K = 1, 2, ...; none before the first eviction
         self._sample_mask = 0
         self._sampled_entries_max = 0
@@ -54,7 +56,7 @@ class AdaptiveLRUK(LRUK[Key]):
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Take `key` in, with the history it left behind."""
         super().admit(key, size, facts)
-        self._sizes[key] = size
+        self._sizes[self._slots.numbers[key]] = size
         if self._shadows:
             self._use_in_shadows(key)
 
@@ -62,21 +64,17 @@ class AdaptiveLRUK(LRUK[Key]):
         """What LRU-K evicts by the K of now."""
         if len(self) > self._sampled_entries_max:
             self._start_shadows()
-        key = super().evict()
-        del self._sizes[key]
-        return key
+        return super().evict()
 
     def remove(self, key: Key) -> None:
         """Forget `key` and its history, and let the shadows forget it."""
         super().remove(key)
-        del self._sizes[key]
         for shadow in self._shadows:
             shadow.remove(key)
 
     def check(self) -> None:
         """Assert the same as for LRU-K, and that the shadows are small."""
         super().check()
-        assert self._sizes.keys() == self._held.keys()
         for shadow in self._shadows:
             shadow.check()
 
@@ -90,9 +88,10 @@ class AdaptiveLRUK(LRUK[Key]):
         self._turnover_at = self._now + len(self)
 
     def _use_in_shadows(self, key: Key) -> None:
-        if not key_digest(key) & self._sample_mask:
+        slot = self._slots.numbers[key]
+        if not self._digests[slot] & self._sample_mask:
             for shadow in self._shadows:
-                shadow.use(key, self._sizes[key])
+                shadow.use(key, self._sizes[slot])
         if self._now >= self._turnover_at:
             self._turnover_at = self._now + len(self)
             best = max(range(1, K_MAX + 1), key=lambda k: self._shadows[k - 1].hits)

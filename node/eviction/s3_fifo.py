@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from typing import Generic
 
+from .frequency_sketch import key_digest
+from .ghosts import Ghosts
 from .policy import NO_FACTS, Facts, Key
-from .sized_queue import SizedQueue
 
 # The paper's parameters (section 4): a tenth for newcomers, ghosts worth the main queue, two uses to be moved over.
 SMALL_SHARE = 0.1
@@ -15,13 +17,10 @@ USES_TO_MOVE = 2
 USES_MAX = 3
 
 
-class _Entry:
-    __slots__ = ("is_main", "size", "uses")
+# A ghost in a full set of `Ghosts` goes before its time: of so many places for each ghost, 0.4 % are lost.
+_PLACES_PER_GHOST = 4
 
-    def __init__(self, size: int, is_main: bool) -> None:
-        self.size = size
-        self.is_main = is_main
-        self.uses = 0
+_USES_BITS = 2
 
 
 class S3FIFO(Generic[Key]):
@@ -41,86 +40,81 @@ class S3FIFO(Generic[Key]):
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._small_max = SMALL_SHARE * capacity
-        self._entries: dict[Key, _Entry] = {}
-        self._small: OrderedDict[Key, None] = OrderedDict()
-        self._main: OrderedDict[Key, None] = OrderedDict()
+        self._small: OrderedDict[Key, int] = OrderedDict()  # the size, and in the lowest two bits the uses
+        self._main: OrderedDict[Key, int] = OrderedDict()
         self._small_size = 0
         self._main_size = 0
-        self._ghosts: SizedQueue[Key] = SizedQueue()
+        self._held_max = 0
         self._has_evicted = False
+        self._ghosts_ever = 0  # in sizes: a ghost is one while it and all after it are no more than their share
+        self._ghost_since = array("Q")
+        self._ghosts = Ghosts(self._ghost_since)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._small) + len(self._main)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._entries
+        return key in self._main or key in self._small
 
     def hit(self, key: Key) -> None:
         """Count a use, up to three."""
-        entry = self._entries[key]
-        if entry.uses < USES_MAX:
-            entry.uses += 1
+        queue = self._main if key in self._main else self._small
+        value = queue[key]
+        if value & USES_MAX < USES_MAX:
+            queue[key] = value + 1
 
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """To the small queue, or to the main one if it was here not long ago."""
-        is_main = key in self._ghosts
-        if is_main:
-            self._ghosts.take(key)
-        elif not self._has_evicted and self._small_size >= self._small_max:
-            is_main = True
-        self._entries[key] = _Entry(size, is_main)
-        self._put(key, size, is_main)
+        if self._is_ghost(key) or (not self._has_evicted and self._small_size >= self._small_max):
+            self._main[key] = size << _USES_BITS
+            self._main_size += size
+        else:
+            self._small[key] = size << _USES_BITS
+            self._small_size += size
 
     def evict(self) -> Key:
         """The end of the small queue while the main one has its share at most, else the end of the main one."""
         self._has_evicted = True
+        if len(self) > self._held_max:
+            self._held_max = len(self)
+            self._ghosts.ensure_room(_PLACES_PER_GHOST * GHOST_SHARE * self._held_max)
         while True:
             if self._small and (self._main_size <= self._capacity - self._small_max or not self._main):
-                key, _ = self._small.popitem(last=False)
-                entry = self._entries[key]
-                self._small_size -= entry.size
-                if entry.uses < USES_TO_MOVE:
-                    self._ghosts.push(key, entry.size)
-                    self._ghosts.trim(GHOST_SHARE * self._capacity)
-                    del self._entries[key]
+                key, value = self._small.popitem(last=False)
+                size = value >> _USES_BITS
+                self._small_size -= size
+                if value & USES_MAX < USES_TO_MOVE:
+                    self._ghost_since[self._ghosts.put(key_digest(key))] = self._ghosts_ever
+                    self._ghosts_ever += size
                     return key
-                entry.uses = 0  # those were for the move
+                self._main[key] = size << _USES_BITS  # without the uses: those were for the move
+                self._main_size += size
             else:
-                key, _ = self._main.popitem(last=False)
-                entry = self._entries[key]
-                self._main_size -= entry.size
-                if entry.uses == 0:
-                    del self._entries[key]
+                key, value = self._main.popitem(last=False)
+                if not value & USES_MAX:
+                    self._main_size -= value >> _USES_BITS
                     return key
-                entry.uses -= 1
-            entry.is_main = True
-            self._put(key, entry.size, is_main=True)
+                self._main[key] = value - 1
 
     def remove(self, key: Key) -> None:
         """Forget `key`."""
-        entry = self._entries.pop(key)
-        if entry.is_main:
-            del self._main[key]
-            self._main_size -= entry.size
+        if key in self._main:
+            self._main_size -= self._main.pop(key) >> _USES_BITS
         else:
-            del self._small[key]
-            self._small_size -= entry.size
+            self._small_size -= self._small.pop(key) >> _USES_BITS
 
     def check(self) -> None:
-        """Assert that each entry is in the queue it names, and that ghosts are bounded and not held."""
-        assert self._small.keys() == {key for key, entry in self._entries.items() if not entry.is_main}
-        assert self._main.keys() == {key for key, entry in self._entries.items() if entry.is_main}
-        assert self._small_size == sum(self._entries[key].size for key in self._small)
-        assert self._main_size == sum(self._entries[key].size for key in self._main)
-        assert all(0 <= entry.uses <= USES_MAX for entry in self._entries.values())
-        assert not {*self._ghosts} & self._entries.keys()
-        assert self._ghosts.size <= GHOST_SHARE * self._capacity
+        """Assert that no key is in both queues, that their sizes are the sums, and that the ghosts' places agree."""
+        assert not self._small.keys() & self._main.keys()
+        assert self._small_size == sum(value >> _USES_BITS for value in self._small.values())
+        assert self._main_size == sum(value >> _USES_BITS for value in self._main.values())
         self._ghosts.check()
 
-    def _put(self, key: Key, size: int, is_main: bool) -> None:
-        if is_main:
-            self._main[key] = None
-            self._main_size += size
-        else:
-            self._small[key] = None
-            self._small_size += size
+    def _is_ghost(self, key: Key) -> bool:
+        if not self._has_evicted:
+            return False
+        place = self._ghosts.find(key_digest(key))
+        if place < 0:
+            return False
+        self._ghosts.take(place)
+        return self._ghosts_ever - self._ghost_since[place] <= GHOST_SHARE * self._capacity

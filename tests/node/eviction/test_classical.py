@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from edgecache.node.eviction.arc import ARC
 from edgecache.node.eviction.belady import Belady
 from edgecache.node.eviction.fifo import FIFO
@@ -14,6 +15,7 @@ from edgecache.node.eviction.lru_k import LRUK
 from edgecache.node.eviction.policy import EvictionPolicy
 from edgecache.node.eviction.s3_fifo import S3FIFO
 from edgecache.node.eviction.sieve import Sieve
+from edgecache.node.eviction.slots import TIME_MAX
 from edgecache.node.eviction.two_q import TwoQ
 from edgecache.node.eviction.w_tinylfu import WTinyLFU
 
@@ -94,6 +96,69 @@ def test_lru_3_wants_three_uses() -> None:
     assert victims(LRUK(3, correlated_share=0.0), "aaabbcbcd", 3) == "c"
 
 
+def plain_lru_k(k: int, share: float, uses: list[int], capacity: int) -> list[int]:
+    """Figure 2.1 of O'Neil's paper with dictionaries, and a history without bound: the victims."""
+    history: dict[int, list[int]] = {}
+    last: dict[int, int] = {}
+    held: dict[int, None] = {}
+    gone: list[int] = []
+    for now, key in enumerate(uses, 1):
+        if key in held:
+            if now - last[key] > int(share * len(held)):
+                burst = last[key] - history[key][0]
+                history[key] = [now, *(use + burst if use else 0 for use in history[key][: k - 1])]
+            last[key] = now
+            continue
+        if len(held) == capacity:
+            ripe = [other for other in held if now - 1 - last[other] >= int(share * len(held))]
+            victim = min(ripe, key=lambda other: (history[other][k - 1], last[other]), default=None)
+            if victim is None:
+                victim = min(held, key=lambda other: last[other])
+            del held[victim]
+            gone.append(victim)
+        history[key] = [now, *history.get(key, [0] * k)[: k - 1]]
+        last[key] = now
+        held[key] = None
+    return gone
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_lru_k_is_the_papers(k: int, share: float) -> None:
+    rng = random.Random(k)
+    uses = [min(int(rng.paretovariate(0.5)), 900) for _ in range(8000)]
+    policy: LRUK[int] = LRUK(k, share, history_per_entry=50)
+    gone: list[int] = []
+    for key in uses:
+        if key in policy:
+            policy.hit(key)
+            continue
+        if len(policy) == 150:
+            gone.append(policy.evict())
+        policy.admit(key)
+    policy.check()
+    assert gone == plain_lru_k(k, share, uses, 150)
+
+
+def test_lru_2_outlives_its_clock() -> None:
+    early: LRUK[int] = LRUK(2)
+    late: LRUK[int] = LRUK(2)
+    late._now = TIME_MAX - 5000
+    rng = random.Random(4)
+    for _ in range(20_000):
+        key = min(int(rng.paretovariate(0.6)), 200)
+        if key in early:
+            early.hit(key)
+            late.hit(key)
+            continue
+        if len(early) == 40:
+            assert early.evict() == late.evict()
+        early.admit(key)
+        late.admit(key)
+    late.check()
+    assert late._now < TIME_MAX - 5000
+
+
 def test_2q_keeps_for_long_only_what_returns_after_it_left() -> None:
     policy: TwoQ[str] = TwoQ(4)
     assert victims(policy, "aaabcde", 4) == "a"  # used thrice as a newcomer: no merit
@@ -139,10 +204,20 @@ def test_s3_fifo_takes_one_hit_wonders_from_the_small_queue_and_ghosts_into_the_
     hits(policy, list(range(40)), 20)
     assert 18 <= len(policy._main) <= 20
     assert 39 in policy
-    policy.evict()
-    ghost = next(iter(policy._ghosts))
+    ghost = policy.evict()
     policy.admit(ghost)
     assert ghost in policy._main
+
+
+def test_s3_fifo_forgets_a_ghost_when_so_many_others_came_after_it() -> None:
+    policy: S3FIFO[int] = S3FIFO(20)
+    hits(policy, list(range(40)), 20)
+    ghost = policy.evict()
+    for key in range(100, 130):
+        policy.admit(key)
+        policy.evict()
+    policy.admit(ghost)
+    assert ghost not in policy._main
 
 
 def test_w_tinylfu_lets_a_newcomer_in_for_its_frequency_alone() -> None:
