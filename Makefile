@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 SEEDS ?= 200
+MINUTES ?= 60
 
 # The CPU build of torch, pinned: on x86-64 Linux the package index's own torch brings several GB of CUDA libraries that an
 # edge device has no use for. `+cpu` names the build that lacks them; where pip is not set up to find it, it comes from
@@ -13,7 +14,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak agreement lint format bench bench-restart clean
+.PHONY: help demo test soak soak-memory agreement lint format bench bench-restart clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -34,6 +35,9 @@ test: $(VENV)/ready  ## every test
 soak: $(VENV)/ready  ## what takes minutes: SEEDS=N random days on virtual time, a writer killed two hundred times
 	$(BIN)/edgecache-sim soak --seeds $(SEEDS)
 	$(BIN)/python -m pytest -m soak $(ARGS)
+
+soak-memory: $(VENV)/ready  ## two real nodes under mixed load for MINUTES=60: do memory and descriptors stay what they are?
+	$(BIN)/python -m tests.bench.mixed_load --minutes $(MINUTES) $(ARGS)
 
 lint: $(VENV)/ready  ## ruff, mypy --strict, and the dependency rule
 	$(BIN)/ruff check .

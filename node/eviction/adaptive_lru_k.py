@@ -78,6 +78,10 @@ class AdaptiveLRUK(LRUK[Key]):
         for shadow in self._shadows:
             shadow.check()
 
+    def told(self) -> dict[str, int]:
+        """The K of now."""
+        return {"k": self.k}
+
     def _start_shadows(self) -> None:
         """Begin anew with a sample that suits the number of entries; it serves until there are four times as many."""
         shift = max(0, (len(self) // SHADOW_ENTRIES).bit_length() - 1)

@@ -23,8 +23,9 @@ LEAD = 1.08
 class _Expert(Shadow[Key]):
     """A shadow, and which entries of the real store it has evicted, oldest eviction first."""
 
-    def __init__(self, policy: EvictionPolicy[Key], capacity: int) -> None:
+    def __init__(self, name: str, policy: EvictionPolicy[Key], capacity: int) -> None:
         super().__init__(policy, capacity)
+        self.name = name
         self.lost: OrderedDict[Key, None] = OrderedDict()
 
 
@@ -44,11 +45,12 @@ class PredictiveLRUK(Generic[Key]):
     def __init__(self, capacity: int) -> None:
         self._sizes: dict[Key, int] = {}
         self._experts: tuple[_Expert[Key], ...] = (
-            _Expert(ForecastLRUK(), capacity),
-            _Expert(LRU(), capacity),
-            _Expert(S3FIFO(capacity), capacity),
+            _Expert("forecast", ForecastLRUK(), capacity),
+            _Expert("lru", LRU(), capacity),
+            _Expert("s3-fifo", S3FIFO(capacity), capacity),
         )
         self._leader = self._experts[0]
+        self._hits = self._uses = 0.0  # of the real store, faded as the experts' hits are
         self._now = 0
         self._turnover_at = 0
 
@@ -60,6 +62,7 @@ class PredictiveLRUK(Generic[Key]):
 
     def hit(self, key: Key) -> None:
         """A use, of which the experts hear."""
+        self._hits += 1
         self._use(key)
 
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
@@ -83,6 +86,12 @@ class PredictiveLRUK(Generic[Key]):
             expert.remove(key)
         self._drop(key)
 
+    def told(self) -> dict[str, float | str]:
+        """Who leads, and what share of the uses of late would have been hits by the best expert, and were none."""
+        best = max(expert.hits for expert in self._experts)
+        regret = max(0.0, best - self._hits) / self._uses if self._uses else 0.0
+        return {"leader": self._leader.name, "regret": regret}
+
     def check(self) -> None:
         """Assert that each expert holds or has lost every entry."""
         for expert in self._experts:
@@ -97,6 +106,7 @@ class PredictiveLRUK(Generic[Key]):
                     expert.lost[victim] = None
             expert.lost.pop(key, None)
         self._now += 1
+        self._uses += 1
         if self._now >= self._turnover_at:
             self._turnover_at = self._now + len(self._sizes)
             challenger = max(self._experts[1:], key=lambda expert: expert.hits)
@@ -104,6 +114,8 @@ class PredictiveLRUK(Generic[Key]):
             self._leader = challenger if challenger.hits > LEAD * forecast.hits else forecast
             for expert in self._experts:
                 expert.hits *= FADING_PER_TURNOVER
+            self._hits *= FADING_PER_TURNOVER
+            self._uses *= FADING_PER_TURNOVER
 
     def _drop(self, key: Key) -> None:
         del self._sizes[key]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from edgecache.node.eviction.belady import Belady
 from edgecache.node.eviction.policies import POLICIES
-from edgecache.node.eviction.policy import EvictionPolicy
+from edgecache.node.eviction.policy import EvictionPolicy, Telling
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,3 +164,23 @@ def test_the_victims_do_not_depend_on_the_hash_seed() -> None:
         ).stdout
 
     assert victims("1") == victims("2") != b""
+
+
+def test_the_policies_that_learn_tell_how_that_goes() -> None:
+    rng = random.Random(1)
+    adaptive, predictive = POLICIES["adaptive-lru-k"](64), POLICIES["predictive-lru-k"](64)
+    for policy in (adaptive, predictive):
+        for _ in range(5000):
+            key = min(int(rng.paretovariate(0.7)), 500)
+            if key in policy:
+                policy.hit(key)
+                continue
+            while len(policy) >= 64:
+                policy.evict()
+            policy.admit(key)
+    assert isinstance(adaptive, Telling)
+    assert isinstance(predictive, Telling)
+    assert adaptive.told()["k"] in range(1, 6)
+    told = predictive.told()
+    assert told["leader"] in ("forecast", "lru", "s3-fifo")
+    assert 0 <= told["regret"] < 0.05
