@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..protocol.errors import EdgeCacheError, InvalidValue
-from .runtimes import Runtime
+from .runtimes import Runtime, needing
 from .spec import EXPECTED, TINY
 
 if TYPE_CHECKING:
@@ -74,6 +74,27 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--runtime", action="append", choices=list(Runtime), help="only these (default: all installed)")
     tune.add_argument("--out", type=Path, default=Path("profile.toml"), metavar="FILE.toml")
     tune.set_defaults(run=_tune)
+
+    train = commands.add_parser("train", help="teach a smaller encoder to make a larger one's features")
+    train.add_argument("--teacher", required=True, metavar="SPEC", help="whose features are to be made")
+    train.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures, without labels")
+    train.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="for vit:FILE.safetensors")
+    train.add_argument("--minutes", type=float, default=60.0, metavar="M")
+    train.add_argument("--depth", type=int, default=0, metavar="N", help="blocks (default: half of the teacher's)")
+    train.add_argument("--dim", type=int, default=0, metavar="N", help="width (default: the teacher's)")
+    train.add_argument("--heads", type=int, default=0, metavar="N")
+    train.add_argument(
+        "--temperature", type=float, default=2.0, metavar="T", help="of the logits, where there is a head"
+    )
+    train.add_argument("--features-weight", type=float, default=1.0, metavar="W")
+    train.add_argument("--logits-weight", type=float, default=0.5, metavar="W")
+    train.add_argument("--attention-weight", type=float, default=0.5, metavar="W")
+    train.add_argument("--sparsity", type=float, default=0.0, metavar="S", help="share of zeros to prune to on the way")
+    train.add_argument("--for-int8", action="store_true", help="learn to live with INT8 in the last third")
+    train.add_argument("--batch", type=int, default=32, metavar="N")
+    train.add_argument("--images-max", type=int, default=5000, metavar="N")
+    train.add_argument("--threads", type=int, default=1, metavar="N")
+    train.set_defaults(run=_train)
 
     about = "precompute features of images for nodes with --cloud to find"
     library = commands.add_parser("library", help=about, description=about)
@@ -189,6 +210,36 @@ def _export(options: argparse.Namespace) -> None:
 
     scales = scales_of(options.pyramid) if options.pyramid else ()
     print(export(options.encoder, options.out, options.precision, options.images, scales))
+
+
+def _train(options: argparse.Namespace) -> None:
+    with needing("encoder"):
+        from .distill import Recipe
+        from .train_command import Student, train
+
+    recipe = Recipe(
+        features=options.features_weight,
+        logits=options.logits_weight,
+        attention=options.attention_weight,
+        temperature=options.temperature,
+        sparsity=options.sparsity,
+        is_rounded=options.for_int8,
+        batch=options.batch,
+    )
+    size = Student(options.depth, options.dim, options.heads)
+    print(
+        train(
+            options.teacher,
+            options.images,
+            options.out,
+            size,
+            recipe,
+            minutes=options.minutes,
+            count=options.images_max,
+            threads=_at_least_one("--threads", options.threads),
+        )
+    )
+    print(f"edgecache-node --encoder vit:{options.out}")
 
 
 def _library_build(options: argparse.Namespace) -> None:

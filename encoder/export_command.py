@@ -60,7 +60,9 @@ def torch_encoder(spec: str) -> TorchEncoder:
     """The encoder that `spec` names, if torch runs it."""
     encoder = load(spec)
     if not isinstance(encoder, TorchEncoder):
-        raise InvalidValue(f"encoder {spec!a}: expected edgecache/tiny or hf:ID-or-directory, whose model is at hand")
+        raise InvalidValue(
+            f"encoder {spec!a}: expected edgecache/tiny, hf:ID-or-directory or vit:FILE, whose model is at hand"
+        )
     return encoder
 
 

@@ -44,6 +44,10 @@ def load(text: str, threads: int = 1) -> Encoder:
             with needing("hf"):
                 from . import huggingface
             return huggingface.load(spec.source)
+        case Kind.VIT:
+            with needing("encoder"):
+                from . import vit_file
+            return vit_file.load(spec.source)
         case Kind.ONNX:
             with needing("onnx"):
                 from . import onnx_file

@@ -13,7 +13,7 @@ from ..protocol.keys import EncoderIdentity
 from .preprocessing import Preprocessing
 
 TINY = "edgecache/tiny"
-EXPECTED = f"{TINY}, hf:ID-or-directory, onnx:FILE, PROFILE.toml or module:python.path:factory"
+EXPECTED = f"{TINY}, hf:ID-or-directory, vit:FILE, onnx:FILE, PROFILE.toml or module:python.path:factory"
 PROFILE_SUFFIX = ".toml"
 TINY_VERSION = "1"
 TINY_WEIGHTS = Path(__file__).with_name("tiny.safetensors")
@@ -28,6 +28,7 @@ class Kind(StrEnum):
 
     TINY = TINY
     HUGGINGFACE = "hf"
+    VIT = "vit"
     ONNX = "onnx"
     MODULE = "module"
     PROFILE = "profile"
@@ -49,7 +50,7 @@ class Spec:
             return cls(Kind.PROFILE, text)
         kind, _, source = text.partition(":")
         if source and text.isprintable():
-            if kind in (Kind.HUGGINGFACE, Kind.ONNX):
+            if kind in (Kind.HUGGINGFACE, Kind.VIT, Kind.ONNX):
                 return cls(Kind(kind), source)
             if kind == Kind.MODULE and all(source.partition(":")):
                 return cls(Kind.MODULE, source)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import tiny
+from . import vit_file
 from .images import decoded
 from .preprocessing import prepared
 from .probe import neighbour_accuracy, ridge_accuracy
@@ -120,7 +120,7 @@ class Training:
     def _step(self, pixels: Tensor, labels: Tensor, progress: float) -> float:
         if progress < SMALL_UNTIL:
             pixels = F.interpolate(pixels, (SMALL_SIDE, SMALL_SIDE), mode="bilinear", antialias=True)
-        rate = LEARNING_RATE * _rate_share(progress)
+        rate = LEARNING_RATE * rate_share(progress)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -168,7 +168,7 @@ def _optimizers(model: VisionTransformer) -> list[torch.optim.Optimizer]:
     ]
 
 
-def _rate_share(progress: float) -> float:
+def rate_share(progress: float) -> float:
     """The learning rate as a share of its peak: a linear warm-up, then a cosine to nothing."""
     if progress < WARMUP:
         return progress / WARMUP + 1e-3
@@ -183,7 +183,7 @@ def features_of(model: VisionTransformer, data: Labelled) -> Tensor:
 
 def evaluate(weights: Path, train: Labelled, test: Labelled) -> None:
     """Print what the weights in a file are worth on the pictures that they have not seen."""
-    model = tiny.model_of(weights.read_bytes())
+    model = vit_file.model_of(weights.read_bytes())
     known, asked = features_of(model, train), features_of(model, test)
     with torch.inference_mode():
         top1 = float((model.head(asked).argmax(dim=1) == test.labels).double().mean())
@@ -213,7 +213,7 @@ def main() -> None:
             training.resume()
         training.run(train)
         print(f"{training.steps} steps of {BATCH} images in {options.minutes:g} minutes")
-        tiny.save(model, options.out)
+        vit_file.save(model, options.out)
     evaluate(options.out, train, test)
 
 

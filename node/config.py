@@ -207,7 +207,7 @@ def flag_parser() -> argparse.ArgumentParser:
         "free below --data-dir, 4GiB at most)")  # fmt: skip
     add("--eviction", metavar="POLICY", help="who goes when memory is full: one of "
         f"{', '.join(POLICIES)} (default: {POLICY_USUAL})")  # fmt: skip
-    add("--encoder", metavar="SPEC", help="edgecache/tiny, hf:ID-or-directory, onnx:FILE, PROFILE.toml or "
+    add("--encoder", metavar="SPEC", help="edgecache/tiny, hf:ID-or-directory, vit:FILE, onnx:FILE, PROFILE.toml or "
         "module:python.path:factory (default: edgecache/tiny if torch is installed)")  # fmt: skip
     add("--no-encoder", action="store_true", default=None, help="encode nothing: serve, store and share only")
     add("--cloud", metavar="URL", help="what keeps what the devices cannot: an object store, s3://BUCKET/PREFIX, "

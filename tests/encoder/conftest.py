@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from edgecache.encoder import tiny
+from edgecache.encoder import vit_file
 from edgecache.encoder.runtimes import Array
 from edgecache.encoder.spec import TINY_WEIGHTS
 from edgecache.encoder.vit import VisionTransformer
@@ -15,10 +15,16 @@ from edgecache.encoder.vit import VisionTransformer
 PHOTOS = Path(__file__).parent.parent.parent / "docs" / "photos"
 
 
+@pytest.fixture
+def one_thread() -> None:
+    """Threads that wait for each other beside other work make small models ten times as slow."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> VisionTransformer:
     torch.set_num_threads(1)
-    return tiny.model_of(TINY_WEIGHTS.read_bytes())
+    return vit_file.model_of(TINY_WEIGHTS.read_bytes())
 
 
 @pytest.fixture(scope="session")

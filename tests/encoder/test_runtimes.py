@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from edgecache.encoder import quantization, tiny
+from edgecache.encoder import quantization, vit_file
 from edgecache.encoder.export import check, error_of, exported
 from edgecache.encoder.runtimes import Array, Runtime, open_graph
 from edgecache.encoder.runtimes.torch_graph import TorchGraph
@@ -20,7 +20,7 @@ from edgecache.protocol.errors import InvalidValue
 @pytest.fixture(scope="module")
 def model() -> VisionTransformer:
     torch.set_num_threads(1)
-    return tiny.model_of(TINY_WEIGHTS.read_bytes())
+    return vit_file.model_of(TINY_WEIGHTS.read_bytes())
 
 
 @pytest.fixture(scope="module")

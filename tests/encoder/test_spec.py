@@ -22,6 +22,7 @@ FILES = [("model.safetensors", sha256(b"weights").digest()), ("config.json", sha
         ("edgecache/tiny", Spec(Kind.TINY)),
         ("hf:openai/clip-vit-base-patch32", Spec(Kind.HUGGINGFACE, "openai/clip-vit-base-patch32")),
         ("hf:/models/a:b", Spec(Kind.HUGGINGFACE, "/models/a:b")),
+        ("vit:models/m.safetensors", Spec(Kind.VIT, "models/m.safetensors")),
         ("onnx:models/m.onnx", Spec(Kind.ONNX, "models/m.onnx")),
         ("module:my.encoders:make", Spec(Kind.MODULE, "my.encoders:make")),
     ],

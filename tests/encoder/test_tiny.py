@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from edgecache.encoder import spec, tiny
+from edgecache.encoder import spec, tiny, vit_file
 from edgecache.encoder.torch_encoder import TorchEncoder
 from edgecache.encoder.vit import VisionTransformer, VitShape
 from edgecache.protocol.errors import InvalidValue, UndecodableImage
@@ -78,8 +78,8 @@ def test_a_jpeg_decoded_small_has_nearly_the_features_of_the_whole(encoder: Torc
 def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = VisionTransformer(VitShape(stem=(4, 6, 8), dim=24, depth=1)).eval()
-    tiny.save(model, tmp_path / "w.safetensors")
-    again = tiny.model_of((tmp_path / "w.safetensors").read_bytes())
+    vit_file.save(model, tmp_path / "w.safetensors")
+    again = vit_file.model_of((tmp_path / "w.safetensors").read_bytes())
     assert again.shape == model.shape
     pixels = torch.rand(1, 3, 32, 32)
     with torch.inference_mode():
@@ -103,7 +103,7 @@ def test_pickled_weights_are_refused_and_never_run(tmp_path: Path) -> None:
     torch.save({"position": torch.zeros(1)}, file)
     for weights in (pickle.dumps(Trap()), file.getvalue()):
         with pytest.raises(InvalidValue, match="that are not its weights"):
-            tiny.model_of(weights)
+            vit_file.model_of(weights)
     assert not trap.exists()
 
 
@@ -113,18 +113,18 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, broken:
     assert isinstance(model.head, torch.nn.Linear)
     with torch.no_grad():
         model.head.bias[3] = broken
-    tiny.save(model, tmp_path / "w.safetensors")
+    vit_file.save(model, tmp_path / "w.safetensors")
     with pytest.raises(InvalidValue, match=r"1 of 10 weights in head\.bias are not finite"):
-        tiny.model_of((tmp_path / "w.safetensors").read_bytes())
+        vit_file.model_of((tmp_path / "w.safetensors").read_bytes())
 
 
 @pytest.mark.parametrize("cut", [0, 4, 8, 100, 5000])
 def test_truncated_weights_are_refused(cut: int) -> None:
     with pytest.raises(InvalidValue, match=f"{cut} bytes that are not its weights"):
-        tiny.model_of(spec.TINY_WEIGHTS.read_bytes()[:cut])
+        vit_file.model_of(spec.TINY_WEIGHTS.read_bytes()[:cut])
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file({"other": torch.zeros(2)}, tmp_path / "w.safetensors")
     with pytest.raises(InvalidValue, match="that are not its weights"):
-        tiny.model_of((tmp_path / "w.safetensors").read_bytes())
+        vit_file.model_of((tmp_path / "w.safetensors").read_bytes())

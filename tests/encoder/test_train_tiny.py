@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgecache.encoder import spec, tiny, train_tiny
+from edgecache.encoder import spec, train_tiny, vit_file
 from edgecache.encoder.train_tiny import Labelled, Training
 from edgecache.encoder.vit import VisionTransformer, VitShape
 from PIL import Image
@@ -60,7 +60,7 @@ def test_a_short_run_lowers_the_loss_and_leaves_weights_that_load(
     command = ["train_tiny", "--data", str(data), "--out", str(out), "--minutes", "0.02", "--threads", "1"]
     monkeypatch.setattr(sys, "argv", command)
     train_tiny.main()
-    assert tiny.model_of(out.read_bytes()).shape == SMALL
+    assert vit_file.model_of(out.read_bytes()).shape == SMALL
     printed = capsys.readouterr().out
     for line in ("32 held-out images, top-1 of the head", "ridge probe on mean tokens", "k-NN on mean tokens"):
         assert line in printed
