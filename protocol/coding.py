@@ -54,7 +54,8 @@ def pays(bytes_per_s: float, gain: float, seconds_per_byte: float) -> bool:
 class Coder:
     """The sender's side of one connection: codes what pays, as far as that is known."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+        """`clock`: of the processor's time, in which others' use of it does not count."""
         self.gain = GAIN_UNKNOWN
         self.seconds_per_byte = SECONDS_PER_BYTE_UNKNOWN
         self._clock = clock
