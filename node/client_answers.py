@@ -46,7 +46,7 @@ def features(answer: Answer, digest: bytes, ask: Ask) -> Features:
     if answer.status != 200:
         raise answer.refusal()
     source, node = answer.headers.get("EdgeCache-Source", ""), unquote(answer.headers.get("EdgeCache-Node", ""))
-    return _checked(answer.body, digest, ask, source, node)
+    return _checked(answer.body, digest, ask, source, node, answer.headers.get("EdgeCache-Converted-From"))
 
 
 def many_features(answer: Answer, digests: list[bytes], ask: Ask) -> dict[bytes, Features]:
@@ -66,7 +66,9 @@ def many_features(answer: Answer, digests: list[bytes], ask: Ask) -> dict[bytes,
         raise CorruptPayload(f"the batch cannot be read: {error}") from None
 
 
-def _checked(data: bytes, digest: bytes, ask: Ask, source: str, node: str) -> Features:
+def _checked(
+    data: bytes, digest: bytes, ask: Ask, source: str, node: str, converted_from: str | None = None
+) -> Features:
     payload = payloads.parse(data)
     if payload.key.digest != digest or not ask.allows(payload):
         raise CorruptPayload(f"payload of {payload.key}: another one was asked for")
@@ -74,7 +76,7 @@ def _checked(data: bytes, digest: bytes, ask: Ask, source: str, node: str) -> Fe
         origin = Source(source)
     except ValueError:
         raise CorruptPayload(f"source {source[:40]!a}: expected {', '.join(Source)}") from None
-    return Features(payload.array(), payload.key, payload.fidelity, payload.codec.label, origin, node)
+    return Features(payload.array(), payload.key, payload.fidelity, payload.codec.label, origin, node, converted_from)
 
 
 def is_there(answer: Answer) -> bool:

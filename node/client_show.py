@@ -29,6 +29,7 @@ def features_told(features: Features) -> dict[str, Any]:
         "node": features.node,
         "codec": features.codec,
         "fidelity": features.fidelity,
+        "converted_from": features.converted_from,
         "tokens": tokens,
         "dim": dim,
     }
@@ -41,6 +42,8 @@ def features_line(features: Features, name: str, ms: float | None) -> str:
     if name:
         parts.append(escaped(name))
     took = "" if ms is None else f", {ms:.1f} ms"
+    if features.converted_from is not None:
+        took = f", converted from {escaped(features.converted_from)}{took}"
     parts.append(
         f"{tokens}×{dim} from {features.source} of {escaped(features.node)} by {features.key.encoder} "
         f"({features.codec}, cosine {features.fidelity:.5f}){took}"

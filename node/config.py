@@ -61,6 +61,8 @@ class Config:
     """SPEC of what encodes images on a miss; default: `edgecache/tiny` if torch is installed."""
     no_encoder: bool = False
     """Encode nothing: serve, store and share only."""
+    conversions: tuple[Path, ...] = ()
+    """Maps from old features to those of a new version (`edgecache-encoder fit`), to stand in until it has encoded."""
     cloud: str | None = None
     """What keeps what the devices cannot: an object store, s3://, gs://, az:// or file:///, or a cloud node,
     edgecache://HOST:PORT; `docs/cloud.md`."""
@@ -210,6 +212,8 @@ def flag_parser() -> argparse.ArgumentParser:
     add("--encoder", metavar="SPEC", help="edgecache/tiny, hf:ID-or-directory, vit:FILE, onnx:FILE, PROFILE.toml or "
         "module:python.path:factory (default: edgecache/tiny if torch is installed)")  # fmt: skip
     add("--no-encoder", action="store_true", default=None, help="encode nothing: serve, store and share only")
+    add("--convert", metavar="FILE", action="append", help="after an upgrade, answer by this map from the old "
+        "version's features (edgecache-encoder fit) until the new ones are encoded; repeatable")  # fmt: skip
     add("--cloud", metavar="URL", help="what keeps what the devices cannot: an object store, s3://BUCKET/PREFIX, "
         "gs://, az:// or file:///DIR (needs edgecache[cloud]), or a cloud node, edgecache://HOST:PORT")  # fmt: skip
     add("--role", metavar="edge|cloud", help="cloud: no member of the cluster, but a node with a big disk that its "
@@ -346,6 +350,13 @@ def _path(value: object) -> Path:
     return Path(_text(value)).expanduser()
 
 
+def _paths(value: object) -> tuple[Path, ...]:
+    given = value.split(os.pathsep) if isinstance(value, str) else value
+    if not isinstance(given, list):
+        raise InvalidValue(f"{value!a}: expected a list of files")
+    return tuple(_path(path) for path in given)
+
+
 _FIELDS: dict[str, Callable[[object], Any]] = {
     "name": _name,
     "listen": _address,
@@ -356,6 +367,7 @@ _FIELDS: dict[str, Callable[[object], Any]] = {
     "eviction": _eviction,
     "encoder": _text,
     "no_encoder": _flag,
+    "convert": _paths,
     "cloud": _cloud,
     "role": _role,
     "cluster": _name,
@@ -366,4 +378,4 @@ _FIELDS: dict[str, Callable[[object], Any]] = {
     "replicas": _replicas,
     "log_format": _log_format,
 }
-_RENAMED = {"memory": "memory_bytes", "disk": "disk_bytes", "seed": "seeds"}
+_RENAMED = {"memory": "memory_bytes", "disk": "disk_bytes", "seed": "seeds", "convert": "conversions"}

@@ -10,6 +10,7 @@ from ..protocol.features import Features
 
 if TYPE_CHECKING:
     from ..protocol.features import Source
+    from ..protocol.keys import EncoderIdentity
     from ..protocol.payload import Payload
 
 
@@ -28,11 +29,16 @@ class Found:
     payload: Payload
     source: Source
     node: str
+    converted_from: EncoderIdentity | None = None
+    """The encoder whose features were told as those asked for, by a fitted map; None: they are what was asked for."""
 
     def features(self) -> Features:
         """The payload as a user gets it: decoded."""
         payload = self.payload
-        return Features(payload.array(), payload.key, payload.fidelity, payload.codec.label, self.source, self.node)
+        told = None if self.converted_from is None else str(self.converted_from)
+        return Features(
+            payload.array(), payload.key, payload.fidelity, payload.codec.label, self.source, self.node, told
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,7 @@ def found_headers(found: Found, form: str) -> dict[str, str]:
         "EdgeCache-Node": header_text(found.node),
         "EdgeCache-Codec": payload.codec.label,
         "EdgeCache-Fidelity": f"{payload.fidelity:.8f}",
+        **({} if found.converted_from is None else {"EdgeCache-Converted-From": str(found.converted_from)}),
     }
 
 

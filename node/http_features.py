@@ -156,7 +156,12 @@ class FeaturesApi:
             key = FeatureKey(await aside(len(image), digest_of, image), await self._identity_to_encode(ask))
             try:
                 found = await self._node.lookup.get(
-                    key, image, reach=ask.reach, min_fidelity=ask.min_fidelity, stream=_stream(request, ask)
+                    key,
+                    image,
+                    reach=ask.reach,
+                    min_fidelity=ask.min_fidelity,
+                    stream=_stream(request, ask),
+                    may_stand_in=not ask.durable,
                 )
             except InvalidValue as error:  # the caller's values have all been checked by now
                 raise RuntimeError(f"the encoder made features that cannot be kept: {error}") from error

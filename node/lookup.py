@@ -4,7 +4,8 @@
           2. an equal request is under way: share its answer
           3. the disk
           4. elsewhere (`search.py`): the holders that the ring names, then any other member, then the cloud
-          5. nobody, or nobody soon enough: encode the image, if it is here and no other node is at it
+          5. nobody, or nobody soon enough: encode the image, if it is here and no other node is at it; or once, after
+             an upgrade, old features stand in, where a map was given for that (`stand_ins.py`)
           6. leave the features with their owner and its replica, and answer
 
 Whatever fails on the way falls through to the next step. Without an image in hand the last answer is None: not here.
@@ -14,12 +15,13 @@ With one, steps 4 and 6 are given a share of the time that step 5 takes, and no 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ..protocol import payload as payloads
-from ..protocol.errors import EncoderUnavailable
+from ..protocol.errors import EncoderUnavailable, ImageError
 from ..protocol.features import Source
 from ..protocol.keys import PACKED_KEY_BYTES
 from .copies import Copies
@@ -38,11 +40,14 @@ if TYPE_CHECKING:
     from .lease_desk import LeaseDesk
     from .neighbourhood import Neighbourhood
     from .removals import Removals
+    from .stand_ins import StandIns
     from .stats import Stats
     from .store.tiers import Tiers
     from .versions import Versions
 
 FORGET_TIMEOUT_S = 2.0
+# After so long without an image in hand that was not in memory, the encoder is taken to be idle.
+IDLE_S = 2.0
 # No further reads of a request for many keys are begun after so long; a hung disk would take it for each of them.
 DISK_TIMEOUT_S = 2.0
 # So many keys of one request are read from disk or cloud at a time.
@@ -69,6 +74,7 @@ class Lookup:
         encoder: Encoder | None,
         versions: Versions,
         removals: Removals,
+        stand_ins: StandIns,
         now: Callable[[], float],
         stats: Stats,
     ) -> None:
@@ -83,11 +89,13 @@ class Lookup:
         self._encoder = encoder
         self._versions = versions
         self._removals = removals
+        self._stand_ins = stand_ins
         self._now = now
         self._stats = stats
         self.on_asked: Callable[[str, bytes], None] | None = None
         """Hears of each stream's requests before they are answered: what to fetch ahead is learnt from them."""
         self._encoding = 0
+        self._image_at = 0.0  # when the encoder may have been wanted for anybody
         self._flights: dict[object, asyncio.Task[Found | None]] = {}
         self._tombstones = Tombstones()
 
@@ -101,8 +109,11 @@ class Lookup:
         reach: Reach = Reach.ANY,
         min_fidelity: float = -1.0,
         stream: str | None = None,
+        may_stand_in: bool = True,
     ) -> Found | None:
         """The features of `key`, or None when nobody holds them and they could not be made.
+
+        Old features may stand in for them where a map was given for that; it says so (`Found.converted_from`).
 
         With the `image` at hand, ImageError or EncoderUnavailable when it had to be encoded and could not be. Requests
         of one `stream`, a camera or a program, follow on each other.
@@ -112,33 +123,48 @@ class Lookup:
             self.on_asked(stream, key.packed)
         if (found := self._from_memory(key, min_fidelity)) is not None:
             return self._count(found)
-        flight = (key.packed, image is not None, reach, min_fidelity)
+        flight = (key.packed, image is not None, reach, min_fidelity, may_stand_in)
         if (task := self._flights.get(flight)) is not None:
             self._stats.coalesced += 1
         else:
-            task = asyncio.ensure_future(self._find(key, image, reach, min_fidelity))
+            self._image_at = self._now() if image is not None else self._image_at
+            task = asyncio.ensure_future(self._find(key, image, reach, min_fidelity, may_stand_in))
             self._flights[flight] = task
             task.add_done_callback(lambda done: self._landed(flight, done))
         # Shielded: a caller that gives up must not take the answer from the others, nor from the cache.
         found = await asyncio.shield(task)
         return self._count(found)
 
-    async def _find(self, key: FeatureKey, image: bytes | None, reach: Reach, min_fidelity: float) -> Found | None:
+    async def _find(
+        self, key: FeatureKey, image: bytes | None, reach: Reach, min_fidelity: float, may_stand_in: bool = True
+    ) -> Found | None:
         started = self._now()
         if (found := await self._from_disk(key, min_fidelity)) is not None:
             return found
+        if (waiting := self._stand_ins.renewals.pop(key)) is not None:  # asked for again: now the real ones
+            image, may_stand_in = image or waiting, False
         wants = partial(self._wants, min_fidelity=min_fidelity)
         question = Question(key, wants, reach, started, self._encoding)
+
+        async def make() -> Found:
+            assert image is not None
+            if may_stand_in and (old := await self._stand_in(key, min_fidelity)) is not None:
+                self._stand_ins.renewals.add(key, image)
+                return old
+            return await self._encode(key, image, min_fidelity, question)
+
         if image is None or not self._can_encode(key):
             found = await self._search.find(question) if reach is not Reach.LOCAL else None
+            if found is None and may_stand_in:
+                found = await self._stand_in(key, min_fidelity)
             if found is None and image is not None:
                 raise EncoderUnavailable(
                     f"nobody holds these features, and this node does not run {key.encoder}", retry_after_s=60
                 )
         elif reach is Reach.LOCAL:
-            found = await self._encode(key, image, min_fidelity, question)
+            found = await make()
         else:
-            found = await self._search.find_or_make(question, lambda: self._encode(key, image, min_fidelity, question))
+            found = await self._search.find_or_make(question, make)
         if found is not None and found.source is Source.PEER:
             self._keep(found.payload, started, cost_s=self._now() - started)
         return found
@@ -184,6 +210,21 @@ class Lookup:
             wait_s = self._costs.wait_s(began - question.started, ahead)
             await self._copies.leave_soon(payload, question.started, wait_s)
         return Found(payload, Source.ENCODER, self._name)
+
+    async def _stand_in(self, key: FeatureKey, min_fidelity: float) -> Found | None:
+        found = await self._stand_ins.find(key, min_fidelity)
+        if found is None or not self._may_answer(found.payload):
+            return None
+        self._stats.converted += 1
+        return found
+
+    async def renew(self) -> None:
+        """Encode what old features stood in for, image after image, for as long as nobody wants the encoder."""
+        while not self._encoding and self._now() - self._image_at >= IDLE_S:
+            if (waiting := self._stand_ins.renewals.take()) is None:
+                return
+            with contextlib.suppress(ImageError, EncoderUnavailable):
+                await self._find(*waiting, Reach.ANY, -1.0, may_stand_in=False)
 
     async def fetch_ahead(self, key: bytes) -> int:
         """Bring `key` into memory from wherever it is, for a request to come; how many bytes it has, 0 for nowhere.

@@ -37,6 +37,7 @@ _COUNTERS = {
     "misses": "Questions that no tier could answer, whether then encoded or not.",
     "encodes": "Images that the local encoder was run on.",
     "encode_failures": "Images that it could not encode.",
+    "converted": "Questions answered by old features, converted.",
     "puts": "Features stored on a user's word.",
     "rejected_payloads": "Payloads from peers that failed a check.",
     "protocol_errors": "Peer connections closed for what the peer sent.",

@@ -269,6 +269,7 @@ def _features() -> _Json:
             "EdgeCache-Node": "Who held or made them, percent-encoded",
             "EdgeCache-Codec": "How they are stored: int8, float16 or float32",
             "EdgeCache-Fidelity": "Their measured cosine to what the encoder made",
+            "EdgeCache-Converted-From": "NAME@VERSION whose features a fitted map told as these; usually not there",
             "Server-Timing": "What took how long, in milliseconds",
         }.items()
     }

@@ -46,6 +46,7 @@ from .tcp import TcpNetwork
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from ..protocol.conversion import Conversion
     from .link import Address, Network
     from .store.cloud import Remote
     from .store.tier import Cloud
@@ -134,6 +135,7 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
     addresses = config.peer_candidates(http_port)
     stats = Stats()
     network = _network(keys, identity.id, stats)
+    conversions = await asyncio.to_thread(_conversions, config)
     while True:
         address = addresses.pop(0)
         # Peers elsewhere must not be told of an HTTP face that only this machine reaches.
@@ -164,6 +166,7 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             seed=identity.boot,
             stats=stats,
             cloud=_cloud(config, settings, identity, network),
+            conversions=conversions,
             pressure=MemoryReadings().read,
             disk=disk,
             hour=lambda: time.localtime().tm_hour,
@@ -197,6 +200,15 @@ def _disk(config: Config, identity: Identity, memory_bytes: int) -> DiskStore | 
         threads=RealThreads(READS_MAX),
         entries_max=max(ENTRIES_MIN, memory_bytes // INDEX_SHARE // ENTRY_MEMORY_BYTES),
     )
+
+
+def _conversions(config: Config) -> list[Conversion]:
+    """The maps that the user gave; InvalidValue for a file that is none."""
+    if not config.conversions:
+        return []
+    from ..protocol.conversion import load  # brings safetensors
+
+    return [load(path) for path in config.conversions]
 
 
 def _network(keys: Sequence[ClusterKey], node: str, stats: Stats) -> Network:

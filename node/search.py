@@ -110,7 +110,8 @@ class Search:
                 if (found := await looking) is None:
                     raise
                 return found
-            question.granted_by = None  # the lease ends when the owner has its copy
+            if made.converted_from is None:
+                question.granted_by = None  # the lease ends when the owner has its copy
             return made
         finally:
             for task in (looking, making):

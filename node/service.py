@@ -20,6 +20,7 @@ from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity
 from . import status
 from .address_book import AddressBook, RememberedPeer
+from .conversions import Conversions
 from .cost import Costs
 from .directory import Directory
 from .eviction.policies import POLICIES, POLICY_USUAL
@@ -47,6 +48,7 @@ from .responder import Answer, Responder
 from .ring import Ring
 from .rumors import Rumors
 from .sightings import Announcement, Discovery, Sighting
+from .stand_ins import StandIns
 from .stats import Stats
 from .store.arena import Arena
 from .store.memory import MemoryStore
@@ -55,6 +57,7 @@ from .store.warm_start import warm_memory
 from .versions import Versions
 
 if TYPE_CHECKING:
+    from ..protocol.conversion import Conversion
     from ..protocol.payload import Payload
     from .identity import Identity
     from .store.tier import Cloud, DiskTier
@@ -144,6 +147,7 @@ class Node:
         memory: MemoryStore | None = None,
         disk: DiskTier | None = None,
         cloud: Cloud | None = None,
+        conversions: Sequence[Conversion] = (),
         pressure: Callable[[], Reading] | None = None,
     ) -> None:
         """`memory`: where it is not the usual one; a simulation gives one that holds no bodies.
@@ -160,6 +164,7 @@ class Node:
         self.versions = Versions()
         self._remembered = remembered if remembered is not None else RememberedVersions(None)
         self._remembered.tell(self.versions)
+        self._conversions = Conversions(conversions)
         if memory is None:
             policy = POLICIES[settings.eviction](settings.memory_bytes)
             memory = MemoryStore(settings.memory_bytes, policy, Arena(settings.memory_bytes))
@@ -168,6 +173,7 @@ class Node:
         # What the ring is made of must be the same on every member, so it stays what it was at the start.
         self._placed_bytes = self.store.capacity_bytes
         self.removals = Removals(random.Random(f"{seed}:{self.id}:{self.boot}:removals"))
+        self._stand_ins = StandIns(self._conversions, self.store, self.name)
         rumors = Rumors()
         self.membership = Membership(self.id, self.boot, rumors, tells_loopback=is_loopback(settings.peer_listen[0]))
         self.twin = asyncio.Event()
@@ -230,6 +236,7 @@ class Node:
             encoder=encoder,
             versions=self.versions,
             removals=self.removals,
+            stand_ins=self._stand_ins,
             now=loop.time,
             stats=self.stats,
         )
@@ -259,6 +266,7 @@ class Node:
         self._inbound: set[PeerProtocol] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._late: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
         self._is_leaving = False
         self._has_caught_up = asyncio.Event()
         if encoder is not None and encoder.known is not None:
@@ -325,7 +333,7 @@ class Node:
         if len(self.store.disk.tier) and self._may_have_missed_something:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._has_caught_up.wait(), CATCH_UP_TIMEOUT_S)
-        self.store.remove_outdated(self.versions.is_current, self.versions.known())
+        self.store.remove_outdated(self._is_kept, self.versions.known())
         self._recheck(self.removals.names())
         await self.store.open_disk()
         self.has_remembered.set()
@@ -350,6 +358,8 @@ class Node:
                 for protocol in [p for p in self._inbound if now - p.connection.heard_at > INBOUND_IDLE_S]:
                     protocol.close("silent for too long")
             self.store.tell_uses()
+            if len(self._stand_ins.renewals) and (self._renewing is None or self._renewing.done()):
+                self._renewing = self._start_late(self.lookup.renew())
             await self._remembered.save(self.versions)
             await self._address_book.save()
 
@@ -421,10 +431,11 @@ class Node:
             return
         self._start_late(later())
 
-    def _start_late(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_late(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._late.add(task)
         task.add_done_callback(self._late.discard)
+        return task
 
     def _greeted(self, protocol: PeerProtocol, hello: messages.Hello) -> None:
         """Somebody dialled this node: it is worth a call back, unless it is this node itself or a clone of it."""
@@ -531,7 +542,7 @@ class Node:
     def _drop_outdated(self, names: Collection[str]) -> int:
         if not names:
             return 0
-        return self.store.remove_outdated(self.versions.is_current, self.versions.known())
+        return self.store.remove_outdated(self._is_kept, self.versions.known())
 
     def _restamped(self, names: Sequence[bytes], stamp: int) -> None:
         """A member had heard of later removals of `names` than this node, and gave this one a later stamp."""
@@ -550,8 +561,12 @@ class Node:
             self._start_late(later())
 
     def _is_wanted(self, payload: Payload) -> bool:
-        encoder = payload.key.encoder
-        return self.versions.is_current(encoder) and self.versions.fits(payload) and self.removals.allows(payload)
+        is_kept = self._is_kept(payload.key.encoder)
+        return is_kept and self.versions.fits(payload) and self.removals.allows(payload)
+
+    def _is_kept(self, encoder: EncoderIdentity) -> bool:
+        """Whether features of `encoder` are answered, or may stand in for what is."""
+        return self.versions.is_current(encoder) or self._conversions.keeps(encoder, self.versions.is_current)
 
     # -- what the HTTP face shows -------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ class Stats:
     encodes: int = 0
     """Images that the local encoder was run on, and answered."""
     encode_failures: int = 0
+    converted: int = 0
+    """Questions answered by old features, converted."""
     coalesced: int = 0
     """Questions that joined an equal one under way."""
     puts: int = 0

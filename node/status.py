@@ -84,6 +84,7 @@ def counters(
         "misses": stats.misses,
         "encodes": stats.encodes,
         "encode_failures": stats.encode_failures,
+        "converted": stats.converted,
         "coalesced": stats.coalesced,
         "puts": stats.puts,
         "evictions": memory.evictions,

@@ -36,3 +36,5 @@ class Features:
     source: Source
     node: str
     """The name of the node that held or made it."""
+    converted_from: str | None = None
+    """NAME@VERSION of the older encoder whose features a fitted map told as these (`--convert`); usually None."""

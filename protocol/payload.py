@@ -43,7 +43,7 @@ SAME_BYTES = 16  # format and checksum of everything else: payloads of one key t
 BEYOND_FLOAT16 = -math.inf  # the fidelity of features that float16 has no numbers for
 
 _HEADER = struct.Struct("<4sIQIIIfQBBBBQ12x32s32s")
-_KNOWS_AT = 44
+_FIDELITY_AT, _KNOWS_AT = 28, 44
 _ALIGNMENT = 64
 _CHECKED_FROM = SAME_BYTES
 
@@ -108,13 +108,18 @@ class Payload:
 
     def knowing(self, knows: int) -> Payload:
         """This payload as one whose maker knew of the removal with that stamp: a copy, unless it says so already."""
-        if knows == self.knows:
-            return self
+        return self if knows == self.knows else self._with("<Q", _KNOWS_AT, knows=knows)
+
+    def of_fidelity(self, fidelity: float) -> Payload:
+        """A copy that says `fidelity`: of features that were not true to what the encoder makes before, either."""
+        return self._with("<f", _FIDELITY_AT, fidelity=_float32_below(fidelity))
+
+    def _with(self, form: str, at: int, **changed: float) -> Payload:
         data = bytearray(self.data)
-        struct.pack_into("<Q", data, _KNOWS_AT, knows)
+        struct.pack_into(form, data, at, *changed.values())
         checksum = xxhash.xxh3_64_intdigest(memoryview(data)[_CHECKED_FROM:])
         struct.pack_into("<Q", data, 8, checksum)
-        return replace(self, data=memoryview(data).toreadonly(), checksum=checksum, knows=knows)
+        return replace(self, data=memoryview(data).toreadonly(), checksum=checksum, **changed)  # type: ignore[arg-type]
 
     def array(self) -> NDArray[np.float32]:
         """The features, float32 (tokens, dim), C order, read-only; of an uncompressed float32 payload a view of it."""

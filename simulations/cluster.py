@@ -19,6 +19,7 @@ from ..node.membership import State
 from ..node.service import Node, Settings
 from ..node.store.memory import MemoryStore
 from ..node.store.tier import Cloud, DiskTier
+from ..protocol.conversion import Conversion
 from ..protocol.errors import UndecodableImage
 from ..protocol.fingerprints import fingerprint
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
@@ -76,6 +77,7 @@ class Cluster:
         encoder: Callable[[int], ModelledEncoder | DeviceEncoder | None] = lambda index: ModelledEncoder(),
         link: Callable[[int], Link] = lambda index: LINKS["lan"],
         memory: Callable[[int], MemoryStore | None] = lambda index: None,
+        conversions: Sequence[Conversion] = (),
     ) -> None:
         """The nodes have `ids`, or random ones. The functions say what the device with that number has.
 
@@ -94,6 +96,7 @@ class Cluster:
         self._cloud = cloud
         self._link = link
         self._memory = memory
+        self._conversions = conversions
         self._lan = Lan()
         self._rng = random.Random(f"{seed}:cluster")
         self._boots = 0
@@ -177,6 +180,7 @@ class Cluster:
             disk=self._disk(index),
             cloud=self._cloud(index),
             memory=self._memory(index),
+            conversions=self._conversions,
         )
         await node.start()
         return node

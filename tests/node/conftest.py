@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from edgecache.node import status
+from edgecache.node.conversions import Conversions
 from edgecache.node.cost import Costs
 from edgecache.node.eviction.lru import LRU
 from edgecache.node.http_api import http_app
@@ -22,10 +23,12 @@ from edgecache.node.lookup import Lookup
 from edgecache.node.neighbourhood import Neighbourhood, Reply
 from edgecache.node.removals import Removals
 from edgecache.node.ring import Ring
+from edgecache.node.stand_ins import StandIns
 from edgecache.node.stats import Stats
 from edgecache.node.store.memory import MemoryStore
 from edgecache.node.store.tiers import Tiers
 from edgecache.node.versions import Versions
+from edgecache.protocol.conversion import Conversion
 from edgecache.protocol.errors import EncoderUnavailable
 from edgecache.protocol.keys import EncoderIdentity
 from edgecache.protocol.payload import Payload
@@ -223,6 +226,7 @@ class FakeNode:
         capacity: int = 1 << 20,
         disk: FakeTier | None = None,
         cloud: FakeTier | None = None,
+        conversions: Sequence[Conversion] = (),
     ) -> None:
         self.name = name
         self.id = sha256(name.encode()).hexdigest()[:32]
@@ -254,6 +258,7 @@ class FakeNode:
             encoder=None if own is None else self.encoder,
             versions=self.versions,
             removals=self.removals,
+            stand_ins=StandIns(Conversions(conversions), self.store, name),
             now=time.monotonic,
             stats=self.stats,
         )

@@ -202,3 +202,16 @@ def test_the_peer_port_follows_the_http_port_unless_it_is_taken() -> None:
 
 def test_the_default_memory_is_a_quarter_of_something() -> None:
     assert 1024**2 <= default_memory_bytes() < 1024**5
+
+
+def test_maps_from_old_features_are_files(tmp_path: Path) -> None:
+    assert load(["--convert", "a.safetensors", "--convert", "b.safetensors"], {}).conversions == (
+        Path("a.safetensors"), Path("b.safetensors")
+    )  # fmt: skip
+    assert load([], {"EDGECACHE_CONVERT": f"a{os.pathsep}b"}).conversions == (Path("a"), Path("b"))
+    file = tmp_path / "node.toml"
+    file.write_text('convert = ["~/a"]\n')
+    assert load(["--config", str(file)], {}).conversions == (Path.home() / "a",)
+    file.write_text("convert = 1\n")
+    with pytest.raises(InvalidValue, match="expected a list of files"):
+        load(["--config", str(file)], {})

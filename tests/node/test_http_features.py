@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 from edgecache.protocol import payload as payloads
+from edgecache.protocol.conversion import Conversion
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of, format_digest
 from numpy.typing import NDArray
 
-from .conftest import FakeNode, FakeTier
+from .conftest import OWN, FakeNode, FakeTier
 
 if TYPE_CHECKING:
     from .conftest import Serve
@@ -325,3 +326,24 @@ async def test_a_batch_that_nobody_holds_is_an_empty_file(client: Client) -> Non
 
     answer = await client.post("/v1/features:batchGet", json={"digests": ["00" * 32]})
     assert (answer.status, load(await answer.read())) == (200, {})
+
+
+async def test_what_old_features_were_converted_to_says_so(serve: Serve) -> None:
+    old, width = EncoderIdentity(OWN.name, "0", bytes(32)), ARRAY.shape[1]
+    weight, bias = 2 * np.eye(width, dtype=np.float32), np.zeros(width, np.float32)
+    node = FakeNode(conversions=[Conversion(old, OWN, weight, bias, 0.97, 0.99, 20)])
+    node.versions.use(OWN, ARRAY.shape)
+    node.store.put(stored(ARRAY, old))
+    client = await serve(node)
+    answer = await client.get(URL)
+    assert answer.status == 200
+    assert answer.headers["EdgeCache-Converted-From"] == "edgecache/tiny@0"
+    assert answer.headers["EdgeCache-Encoder"] == "edgecache/tiny@1"
+    assert 0.9 < float(answer.headers["EdgeCache-Fidelity"]) <= 0.97
+    assert np.allclose(np.load(io.BytesIO(await answer.read())), 2 * ARRAY, atol=0.1)
+    assert (await client.get(URL, params={"min_fidelity": "0.98"})).status == 404
+    batch = await client.post("/v1/features:batchGet", json={"digests": [DIGEST.hex()]})
+    assert b"missing" in await batch.read()
+    assert (await (await client.get("/v1/stats")).json())["converted"] == 1
+    made = await client.post("/v1/features", data=PHOTO, params={"min_fidelity": "0.98"})
+    assert "EdgeCache-Converted-From" not in made.headers

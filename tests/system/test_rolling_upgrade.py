@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+from edgecache.protocol import conversion
 
 from tests.system import versioned
 from tests.system.nodes import Nodes, RunningNode, edgecache, photo, until
@@ -70,14 +71,15 @@ class Load:
                 self.wrong.append(f"n{index + 1} answered other features than those of {said}")
 
 
-def test_a_rolling_upgrade_shows_no_answer_of_another_version_and_no_failed_request(nodes: Nodes) -> None:
-    def start(index: int, version: str, *flags: str) -> RunningNode:
-        return nodes.start(
-            "--name", f"n{index + 1}", "--data-dir", str(nodes.directory / f"n{index + 1}"), "--encoder",
-            versioned.SPEC, *flags, environment={versioned.VARIABLE: version, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+def start(nodes: Nodes, index: int, version: str, *flags: str) -> RunningNode:
+    return nodes.start(
+        "--name", f"n{index + 1}", "--data-dir", str(nodes.directory / f"n{index + 1}"), "--encoder",
+        versioned.SPEC, *flags, environment={versioned.VARIABLE: version, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
 
-    running = [start(index, "1") for index in range(5)]
+
+def test_a_rolling_upgrade_shows_no_answer_of_another_version_and_no_failed_request(nodes: Nodes) -> None:
+    running = [start(nodes, index, "1") for index in range(5)]
     for node in running:
         node.until_members(5)
     with Load(list(running), ["1"] * 5) as load:
@@ -85,7 +87,7 @@ def test_a_rolling_upgrade_shows_no_answer_of_another_version_and_no_failed_requ
         for index in range(5):
             load.versions[index] = ""
             assert load.nodes[index].terminate() == 0
-            node = start(index, "2", "--listen", load.nodes[index].url.removeprefix("http://"))
+            node = start(nodes, index, "2", "--listen", load.nodes[index].url.removeprefix("http://"))
             node.until_members(5)
             load.nodes[index], load.versions[index] = node, "2"
         time.sleep(0.5)
@@ -97,3 +99,25 @@ def test_a_rolling_upgrade_shows_no_answer_of_another_version_and_no_failed_requ
     assert load.answers[f"{versioned.NAME}@2"] > 20
     path = f"/v1/features/{sha256(PHOTOS[0]).hexdigest()}?version=1"
     until(lambda: all(node.get(path).status == 409 for node in load.nodes), "version 1 is gone everywhere")
+
+
+def test_after_an_upgrade_old_features_on_disk_stand_in_where_a_map_was_given(nodes: Nodes, tmp_path: Path) -> None:
+    old, new = versioned.identity("1"), versioned.identity("2")
+    dim = versioned.Encoder.shape[1]
+    weight, bias = np.zeros((dim, dim), np.float32), np.arange(1, dim + 1, dtype=np.float32)
+    path = tmp_path / "map.safetensors"
+    conversion.save(conversion.Conversion(old, new, weight, bias, 0.9, 0.95, 20), path)
+    first = start(nodes, 0, "1", "--disk", "32MiB")
+    made = first.request("POST", "/v1/features?durable=true", PHOTOS[0])
+    assert made.status == 200, made.body
+    assert first.terminate() == 0
+    second = start(nodes, 0, "2", "--disk", "32MiB", "--convert", str(path))
+    by_hash = f"/v1/features/{sha256(PHOTOS[0]).hexdigest()}"
+    until(lambda: second.get(by_hash).status == 200, "old features stand in")
+    answer = second.get(by_hash)
+    assert answer.headers["edgecache-converted-from"] == str(old)
+    assert np.allclose(answer.array(), bias, atol=0.1)
+    real = second.request("POST", "/v1/features?durable=true", PHOTOS[0])
+    assert "edgecache-converted-from" not in real.headers
+    assert np.abs(real.array() - versioned.features(PHOTOS[0], "2")).max() < 2
+    assert "edgecache-converted-from" not in second.get(by_hash).headers

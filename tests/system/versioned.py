@@ -23,6 +23,10 @@ def features(image: bytes, version: str) -> NDArray[np.float32]:
     return np.frombuffer(told, np.uint8).astype(np.float32).reshape(2, 16) + 1
 
 
+def identity(version: str) -> EncoderIdentity:
+    return EncoderIdentity(NAME, version, sha256(version.encode()).digest())
+
+
 class Encoder:
     """Looks at no pixels, and takes a moment."""
 
@@ -30,7 +34,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self._version = os.environ[VARIABLE]
-        self.identity = EncoderIdentity(NAME, self._version, sha256(self._version.encode()).digest())
+        self.identity = identity(self._version)
 
     def encode_batch(self, images: Sequence[bytes]) -> list[NDArray[np.float32]]:
         time.sleep(ENCODE_S)
