@@ -70,6 +70,8 @@ class Gossip:
         self._removals = removals
         self._rumors = rumors
         self._told: set[bytes] = set()
+        self._summed: tuple[int, int] | None = None
+        self._sum = b""
         self._digest = b""
         self._changed_at = 0.0
         self._exchanged: dict[NodeId, tuple[bytes, bytes]] = {}
@@ -78,10 +80,15 @@ class Gossip:
 
     def digest(self) -> bytes:
         """16 bytes that differ when the knowledge does."""
+        seen = self._versions.changes, self._removals.digest()
+        if seen != self._summed:
+            self._summed, self._sum = seen, self._sum_of_versions(seen[1])
+        return self._membership.digest() + self._sum
+
+    def _sum_of_versions(self, removed: int) -> bytes:
         known = [encoder.digest for encoder in self._tell_encoders()]
         current = [f"{name}\0{now.version}\0{now.counter}".encode() for name, now in self._versions.current().items()]
-        removed = self._removals.digest().to_bytes(8, "little")
-        return self._membership.digest() + xxhash.xxh3_64_digest(b"\0\0".join([*known, b"", *current, b"", removed]))
+        return xxhash.xxh3_64_digest(b"\0\0".join([*known, b"", *current, b"", removed.to_bytes(8, "little")]))
 
     def beside(self, said: Said, to: NodeId | None, news: messages.ListNews | None = None) -> list[bytes]:
         """The rumors to send with `said` and `news`; first what this node believes against the receiver itself."""

@@ -315,8 +315,9 @@ class Membership:
 
     def deadline(self) -> float:
         """When `tick` is next needed."""
-        first = self._went[0][0] + GONE_REMEMBERED_S if self._went else math.inf
-        return min((self._ends_at(suspicion) for suspicion in self._suspicions.values()), default=first)
+        if self._suspicions:
+            return min(self._ends_at(suspicion) for suspicion in self._suspicions.values())
+        return self._went[0][0] + GONE_REMEMBERED_S if self._went else math.inf
 
     def tick(self, now: float) -> list[Member]:
         """Those whose time to refute is over are dead; those gone for an hour are forgotten."""

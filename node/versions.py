@@ -45,6 +45,8 @@ class Versions:
     def __init__(self, own: EncoderIdentity | None = None) -> None:
         self.own: EncoderIdentity | None = None
         self.own_shape: tuple[int, int] | None = None
+        self.changes = 0
+        """How often something of what is known to all has changed."""
         self._known: dict[bytes, EncoderIdentity] = {}
         self._current: dict[str, Current] = {}
         if own is not None:
@@ -69,6 +71,7 @@ class Versions:
         if identity.digest in self._known:
             return False
         self._known[identity.digest] = identity
+        self.changes += 1
         while len(self._known) > IDENTITIES_MAX:
             oldest = next(digest for digest, known in self._known.items() if known != self.own)
             del self._known[oldest]
@@ -150,6 +153,7 @@ class Versions:
         highest = max((current.counter for current in self._current.values()), default=0)
         current = Current(min(highest + 1, COUNTER_MAX), version)  # beyond it nobody would believe this node
         self._current[name] = current
+        self.changes += 1
         return current
 
     def hear_current(self, name: str, current: Current) -> bool:
@@ -163,6 +167,7 @@ class Versions:
         if known is None and len(self._current) >= IDENTITIES_MAX:
             raise InvalidValue(f"more than {IDENTITIES_MAX} encoders have a current version")
         self._current[name] = current
+        self.changes += 1
         return True
 
     def current(self) -> dict[str, Current]:
