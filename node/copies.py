@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,12 +29,10 @@ class Copies:
         """Put `payload`, whose making began at `started`, until there are enough; how many other nodes have it."""
         ring, me = self._neighbourhood.ring(), self._neighbourhood.me
         wanted = ring.copies - (me in ring.holders(payload.key.packed))
-        candidates = [
-            node for node in ring.walk(payload.key.packed) if node != me and self._neighbourhood.may_ask(node)
-        ]
+        walk = ring.walk(payload.key.packed)  # seldom far, however many nodes there are
+        candidates = (node for node in walk if node != me and self._neighbourhood.may_ask(node))
         copies = 0
-        while candidates and copies < wanted:
-            batch, candidates = candidates[: wanted - copies], candidates[wanted - copies :]
+        while copies < wanted and (batch := list(islice(candidates, wanted - copies))):
             puts = [self._neighbourhood.put(node, payload, self._now() - started, PUT_TIMEOUT_S) for node in batch]
             copies += sum(await asyncio.gather(*puts))
         return copies

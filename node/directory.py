@@ -53,6 +53,8 @@ class Directory:
 
     def __init__(self, me: NodeId, journal: Journal) -> None:
         self.journal = journal
+        self.changes = 0
+        """How often a list became known, or was forgotten."""
         self.corrections = 0
         """How often somebody did not have what it was said to have."""
         self._me = me
@@ -111,7 +113,7 @@ class Directory:
         else:
             self._they_have[node] = news.has
         if not self.is_followed(node, members):
-            self._followed.pop(node, None)
+            self._drop(node)
             return False
         followed = self._followed.setdefault(node, _Followed())
         if (changes := news.changes) is not None:
@@ -152,6 +154,7 @@ class Directory:
         if followed is None or (boot_of(followed.version) == boot_of(version) and version <= followed.version):
             return
         if self._has_room(node, len(held) - len(followed.holdings)):
+            self.changes += not followed.version
             followed.holdings.replace(held)
             followed.version = version
 
@@ -159,8 +162,12 @@ class Directory:
         if self.entries + more <= ENTRIES_MAX:
             return True
         self._without_room[node] = None
-        del self._followed[node]
+        self._drop(node)
         return False
+
+    def _drop(self, node: NodeId) -> None:
+        if self._followed.pop(node, None) is not None:
+            self.changes += 1
 
     # -- what turns out -----------------------------------------------------------------------------------------
 
@@ -173,7 +180,8 @@ class Directory:
     def forget(self, node: NodeId) -> None:
         """`node` is gone, and what it held with it."""
         self._they_have.pop(node, None)
-        if self._followed.pop(node, None) is not None or node in self._without_room:
+        if node in self._followed or node in self._without_room:
+            self._drop(node)
             self._without_room.clear()  # for one of them there is room now
 
     def check(self) -> None:

@@ -3,7 +3,8 @@
     get   1. memory has it
           2. an equal request is under way: share its answer
           3. the disk
-          4. elsewhere (`search.py`): the holders that the ring names, then any other member, then the cloud
+          4. elsewhere (`search.py`): the holders that the ring names, then who else is known to have it, then the
+             cloud
           5. nobody, or nobody soon enough: encode the image, if it is here and no other node is at it; or once, after
              an upgrade, old features stand in, where a map was given for that (`stand_ins.py`)
           6. leave the features with their owner and its replica, and answer
@@ -233,8 +234,8 @@ class Lookup:
         """
         started = self._now()
         payload = await self._store.get_from_disk(key)
-        holders = self._neighbourhood.holders(key) if payload is None else ()
-        for node in filter(self._neighbourhood.may_ask, holders):
+        near = self._neighbourhood
+        for node in filter(near.may_ask, [*near.holders(key), *near.believed(key)] if payload is None else ()):
             reply = await self._neighbourhood.get(node, key, FETCH_TIMEOUT_S)
             payload = reply.payload if reply is not None else None
             if payload is not None and self._keep(payload, started, cost_s=self._now() - started):

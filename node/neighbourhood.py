@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .lease import Granted, Leased
     from .ring import NodeId, Ring
 
-# Where nobody knows who holds a key, the other members are asked; in a cluster larger than this, only so many of them.
+# Who has not told yet what it holds (`directory.py`), after a start or where datagrams do not pass, is asked: so many.
 OTHERS_ASKED_MAX = 32
 # Who was given up after so many times what its answer should have taken has failed. Sooner, it says nothing of it:
 # another was quicker.
@@ -47,6 +47,12 @@ class Peers(Protocol):
 
     def others(self) -> Sequence[NodeId]:
         """The members that may be asked, healthiest first; never this node itself."""
+
+    def believed(self, key: bytes) -> Sequence[NodeId]:
+        """Those that have told that they hold `key`; they may be wrong, and are corrected by asking."""
+
+    def untold(self) -> Sequence[NodeId]:
+        """Those that may hold anything: they have not told."""
 
     def is_healthy(self, node: NodeId) -> bool:
         """Whether it is worth waiting for, as far as its connection and the others say."""
@@ -109,9 +115,14 @@ class Neighbourhood:
         """Who should have `key`: its owner and replicas on the ring, without this node."""
         return [node for node in self.ring().holders(key) if node != self.me]
 
-    def others(self, without: Sequence[NodeId] = ()) -> list[NodeId]:
-        """The members to ask where it is not known who has something."""
-        worth_it = (node for node in self.peers.others() if node not in without and self.may_ask(node))
+    def believed(self, key: bytes) -> list[NodeId]:
+        """Who else has told that it holds `key`."""
+        holders = self.ring().holders(key)
+        return [node for node in self.peers.believed(key) if node not in holders and self.may_ask(node)]
+
+    def untold(self, without: Sequence[NodeId] = ()) -> list[NodeId]:
+        """Whom to ask beyond that: members that have not told yet what they hold."""
+        worth_it = (node for node in self.peers.untold() if node not in without and self.may_ask(node))
         return list(islice(worth_it, OTHERS_ASKED_MAX))
 
     def may_ask(self, node: NodeId) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..protocol.frames import Buffer
     from ..protocol.messages import Message
     from ..protocol.payload import Payload
+    from .directory import Directory
     from .link import Link
     from .links import Links
     from .membership import Membership
@@ -35,6 +36,7 @@ class Peers:
         self,
         links: Links,
         membership: Membership,
+        directory: Directory,
         stats: Stats,
         on_removed: Callable[[Sequence[bytes], int], None],
     ) -> None:
@@ -42,11 +44,28 @@ class Peers:
         self._on_removed = on_removed
         self._links = links
         self._membership = membership
+        self._directory = directory
+        self._untold: list[NodeId] = []
+        self._untold_at = (-1, -1)
         self._stats = stats
 
     def others(self) -> Sequence[NodeId]:
         """The members in the ring, the healthy first."""
         return self._links.nodes()
+
+    def believed(self, key: bytes) -> Sequence[NodeId]:
+        """The members that have told that they hold `key`."""
+        return self._directory.holders(key)
+
+    def untold(self) -> Sequence[NodeId]:
+        """The members that this node follows, and that have not told it yet what they hold."""
+        at = self._membership.version, self._directory.changes
+        if at != self._untold_at:
+            size, directory = self._membership.size, self._directory
+            members = sorted(self._membership.in_ring_ids)
+            self._untold = [node for node in members if directory.is_followed(node, size) and not directory.has(node)]
+            self._untold_at = at
+        return self._untold
 
     def is_healthy(self, node: NodeId) -> bool:
         """Whether it is worth waiting for."""
@@ -88,10 +107,13 @@ class Peers:
                 checked = self._checked(link, answered.blob, key)
                 return Reply(checked) if checked is not None else None
             case messages.Missing():
+                self._directory.correct(node, key)
                 return Reply(None)
             case messages.Granted(lease_ms):
+                self._directory.correct(node, key)
                 return Reply(None, Granted(lease_ms / 1000))
             case messages.Leased(expected_ms):
+                self._directory.correct(node, key)
                 return Reply(None, Leased(expected_ms / 1000))
             case _:
                 return None
@@ -121,6 +143,8 @@ class Peers:
                         return found or None
                     found[key] = checked
                     at += size
+                elif size == messages.NOT_HERE:
+                    self._directory.correct(node, key)
             if len(again) == len(batch):
                 return found  # it never fits
             wanted = again + wanted
@@ -136,7 +160,11 @@ class Peers:
             answered = await link.ask(request, timeout_s) if link is not None else None
             if answered is None or not isinstance(answered.answer, messages.Held):
                 return held or None
-            held.update(key for key, flag in zip(batch, answered.answer.flags, strict=False) if flag)
+            for key, flag in zip(batch, answered.answer.flags, strict=False):
+                if flag:
+                    held.add(key)
+                else:
+                    self._directory.correct(node, key)
         return held
 
     async def put(self, node: NodeId, given: Payload, age_s: float, timeout_s: float) -> bool | None:

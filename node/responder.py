@@ -95,7 +95,7 @@ class Responder:
             case messages.BatchGet():
                 return self._batch(_checked(request.keys), request.left_ms)
             case messages.Has():
-                return Answer(messages.Held(bytes(key in self._store for key in _checked(request.keys))))
+                return Answer(messages.Held(bytes(self._has(key) for key in _checked(request.keys))))
             case messages.Put():
                 return self._put(request, blob)
             case messages.Forget():
@@ -124,6 +124,12 @@ class Responder:
                 return Answer(messages.Done(1))
             case _:
                 raise RemoteProtocolError(f"{type(request).__name__} is not a request")
+
+    def _has(self, key: bytes) -> bool:
+        if key in self._store:
+            return True
+        self._journal.missed(key)
+        return False
 
     def _get(self, key: bytes, left_ms: int) -> Answer | Coroutine[Any, Any, Answer]:
         held = self._store.get(key)
@@ -170,7 +176,7 @@ class Responder:
         held = [self._store.get(key) for key in keys]
         if any(here is None and self._store.is_on_disk(key) for key, here in zip(keys, held, strict=True)):
             return self._batch_from_disk(keys, held, left_ms)
-        return self._batch_of(held)
+        return self._batch_of(keys, held)
 
     async def _batch_from_disk(self, keys: Sequence[bytes], held: list[Payload | None], left_ms: int) -> Answer:
         """Read what is not in memory, for as long as what there is fits into one answer, and is of use."""
@@ -188,14 +194,17 @@ class Responder:
             for at, read in zip(batch, reads, strict=True):
                 held[at] = read
                 total += read.nbytes if read is not None else 0
-        return self._batch_of(held, unread)
+        return self._batch_of(keys, held, unread)
 
-    def _batch_of(self, held: Sequence[Payload | None], unread: Collection[int] = ()) -> Answer:
+    def _batch_of(self, keys: Sequence[bytes], held: Sequence[Payload | None], unread: Collection[int] = ()) -> Answer:
         sizes, blob, total = [], [], 0
         for at, here in enumerate(held):
             size = here.nbytes if here is not None else 0
-            if here is None:
-                sizes.append(messages.DID_NOT_FIT if at in unread else messages.NOT_HERE)
+            if here is None and at in unread:
+                sizes.append(messages.DID_NOT_FIT)
+            elif here is None:
+                self._journal.missed(keys[at])
+                sizes.append(messages.NOT_HERE)
             elif total + size > BLOB_BYTES_MAX:
                 sizes.append(messages.DID_NOT_FIT)
             else:

@@ -122,8 +122,10 @@ class Search:
 
     async def who_has(self, key: bytes) -> NodeId | None:
         """A node that says that it has `key`; moves no features."""
-        others = self._neighbourhood.others()
-        return next(iter(await self._havers(key, others, self._now() + FETCH_TIMEOUT_S)), None)
+        near = self._neighbourhood
+        holders = [node for node in near.holders(key) if near.may_ask(node)]
+        nodes = list(dict.fromkeys([*holders, *near.believed(key), *near.untold()]))
+        return next(iter(await self._havers(key, nodes, self._now() + FETCH_TIMEOUT_S)), None)
 
     # -- where it may be ----------------------------------------------------------------------------------------
 
@@ -141,11 +143,17 @@ class Search:
             return None
 
     async def _further(self, question: Question, deadline: float) -> Found | None:
-        """From who says that it has it, and then from the cloud."""
+        """From who has told that it has it, from who has told nothing yet and says so now, and then from the cloud."""
         packed = question.key.packed
-        others = self._neighbourhood.others(without=self._neighbourhood.holders(packed))
+        believed = self._neighbourhood.believed(packed)
+        others = self._neighbourhood.untold(without=self._neighbourhood.holders(packed))
         if question.can_encode:
+            believed = self._neighbourhood.worth_asking(believed, question.ahead)
             others = self._neighbourhood.worth_asking(others, question.ahead)
+        else:
+            believed = self._neighbourhood.by_cost(believed)
+        if believed and (found := await self._in_turn(question, believed, deadline)) is not None:
+            return found
         if others and self._now() < deadline:
             found = await self._in_turn(question, await self._havers(packed, others, deadline), deadline)
             if found is not None:

@@ -34,7 +34,8 @@ class SearchMany:
         search = _Search(self._neighbourhood, keys, self._wants, deadline, self._now)
         try:
             await search.ask_holders()
-            await search.ask_others()
+            await search.ask_believed()
+            await search.ask_untold()
             await search.arrive(deadline)
         finally:
             search.cancel()
@@ -55,7 +56,6 @@ class _Search:
         self.found: dict[FeatureKey, Found] = {}
         self._neighbourhood = neighbourhood
         self._keys = {key.packed: key for key in keys}
-        self._holders = {key: neighbourhood.by_cost(neighbourhood.holders(key)) for key in self._keys}
         self._wants = wants
         self._deadline = deadline
         self._now = now
@@ -63,17 +63,26 @@ class _Search:
 
     async def ask_holders(self) -> None:
         """The cheapest holder of each key, then the next one of those that are still missing, and so on."""
-        for rank in range(max(map(len, self._holders.values()), default=0)):
+        near = self._neighbourhood
+        await self._ask_by_rank({key: near.by_cost(near.holders(key)) for key in self._keys})
+
+    async def ask_believed(self) -> None:
+        """The same of who else has told that it has what is missing."""
+        near = self._neighbourhood
+        await self._ask_by_rank({key: near.by_cost(near.believed(key)) for key in self._missing()})
+
+    async def _ask_by_rank(self, nodes: dict[bytes, list[NodeId]]) -> None:
+        for rank in range(max(map(len, nodes.values()), default=0)):
             plan: dict[NodeId, list[bytes]] = {}
             for key in self._missing():
-                if rank < len(self._holders[key]):
-                    plan.setdefault(self._holders[key][rank], []).append(key)
+                if rank < len(nodes.get(key, ())):
+                    plan.setdefault(nodes[key][rank], []).append(key)
             await self._fetch(plan)
 
-    async def ask_others(self) -> None:
-        """Whoever else says that it has what no holder has given."""
+    async def ask_untold(self) -> None:
+        """Whoever says now that it has what is missing, of those that have told nothing yet."""
         missing = self._missing()
-        others = self._neighbourhood.others() if missing else []
+        others = self._neighbourhood.untold() if missing else []
         unasked = set(missing)
 
         async def has(node: NodeId) -> None:

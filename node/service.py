@@ -215,7 +215,7 @@ class Node:
             on_change=self._members_changed,
             on_timed=lambda node, seconds: self._costs.answered(loop.time(), node, seconds),
         )
-        self._peers = Peers(self._links, self.membership, self.stats, self._restamped)
+        self._peers = Peers(self._links, self.membership, self.directory, self.stats, self._restamped)
         self._costs = Costs()
         self._neighbourhood = Neighbourhood(
             self.id,

@@ -42,8 +42,15 @@ class FakePeers:
 
     def __init__(self) -> None:
         self.held: dict[str, dict[bytes, Payload]] = {}
+        self.told: dict[bytes, list[str]] = {}
 
     def others(self) -> Sequence[str]:
+        return list(self.held)
+
+    def believed(self, key: bytes) -> Sequence[str]:
+        return self.told.get(key, ())
+
+    def untold(self) -> Sequence[str]:
         return list(self.held)
 
     def is_healthy(self, node: str) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from edgecache.node.journal import TOLD_MAX
 from edgecache.node.service import Node
+from edgecache.protocol import messages
 from edgecache.protocol import payload as payloads
+from edgecache.protocol.features import Source
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from edgecache.protocol.payload import Payload
 from edgecache.simulations.cluster import Cluster
@@ -75,5 +79,73 @@ def test_nothing_that_happens_costs_an_idle_node_more_than_a_few_bytes() -> None
             before = cluster.network.bytes_sent
             await asyncio.sleep(100.0)
             assert (cluster.network.bytes_sent - before) / 800 < 200
+
+    run(day())
+
+
+def _asked_of(cluster: Cluster) -> list[tuple[str, str]]:
+    """Which node answers which question for features, from now on."""
+    asked: list[tuple[str, str]] = []
+    for node in cluster.nodes:
+        answer = node._responder.answer
+
+        def answering(
+            peer: messages.Hello,
+            request: messages.Message,
+            blob: memoryview,
+            answer: Callable[..., Any] = answer,
+            name: str = node.name,
+        ) -> Any:
+            asked.append((name, type(request).__name__))
+            return answer(peer, request, blob)
+
+        node._responder.answer = answering  # type: ignore[method-assign]
+    return asked
+
+
+def test_a_copy_anywhere_is_found_by_its_holders_word_and_a_wrong_word_costs_one_hop() -> None:
+    async def day() -> None:
+        async with Cluster(6, copies=1, encoder=lambda index: None) as cluster:
+            held = next(
+                made
+                for made in map(_features, range(1000))
+                if cluster.nodes[0]._neighbourhood.holders(made.key.packed) == [cluster.nodes[1].id]
+            )
+            for index in (2, 3):
+                assert cluster.nodes[index].store.put(held)
+            await cluster.until(cluster.has_told, 30.0)
+            asked = _asked_of(cluster)
+            found = await cluster.nodes[0].lookup.get(held.key)
+            assert found is not None
+            assert found.node in ("n2", "n3")
+            assert asked == [("n1", "Get"), (found.node, "Get")]
+            assert await cluster.nodes[4].lookup.has(held.key) is not None
+
+            # Both lose it, and one who has not heard of that yet asks: each says so, and nobody else is asked.
+            for index in (0, 2, 3):
+                cluster.nodes[index].store.remove(held.key.packed)
+            asked.clear()
+            assert await cluster.nodes[4].lookup.get(held.key) is None
+            assert sorted(asked)[:1] + sorted(asked)[-2:] == [("n1", "Get"), ("n2", "Get"), ("n3", "Get")]
+            asked.clear()
+            assert await cluster.nodes[4].lookup.get(held.key) is None
+            assert asked == [("n1", "Get")]
+            await cluster.until(cluster.has_told, 30.0)
+
+    run(day())
+
+
+def test_who_has_just_come_asks_whoever_has_not_told_it_yet() -> None:
+    async def day() -> None:
+        async with Cluster(5, copies=1, encoder=lambda index: None) as cluster:
+            made = [_features(number) for number in range(200)]
+            held = next(m for m in made if cluster.nodes[0]._neighbourhood.holders(m.key.packed)
+                        == [cluster.nodes[1].id])  # fmt: skip
+            assert cluster.nodes[2].store.put(held)
+            newcomer = await cluster.join()
+            await cluster.until(lambda: len(newcomer.membership.in_ring()) == 5)
+            found = await newcomer.lookup.get_many([m.key for m in made])
+            assert [(m.source, m.node) for m in found.values()] == [(Source.PEER, "n2")]
+            await cluster.until(lambda: not newcomer._peers.untold(), 30.0)
 
     run(day())
