@@ -39,6 +39,7 @@ _COUNTERS = {
     "encode_failures": "Images that it could not encode.",
     "converted": "Questions answered by old features, converted.",
     "puts": "Features stored on a user's word.",
+    "moved": "Features brought to their new holders after members had changed.",
     "rejected_payloads": "Payloads from peers that failed a check.",
     "protocol_errors": "Peer connections closed for what the peer sent.",
     "refused_handshakes": "Peer connections closed at the handshake.",

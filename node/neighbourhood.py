@@ -107,6 +107,7 @@ class Neighbourhood:
         self.costs = costs
         self._rng = rng
         self._now = now
+        self.former_holders: Callable[[bytes], Sequence[NodeId]] = lambda key: ()
         self._breakers: dict[NodeId, Breaker] = {}
 
     # -- who ----------------------------------------------------------------------------------------------------
@@ -116,9 +117,10 @@ class Neighbourhood:
         return [node for node in self.ring().holders(key) if node != self.me]
 
     def believed(self, key: bytes) -> list[NodeId]:
-        """Who else has told that it holds `key`."""
+        """Who else has told that it holds `key`, or should have it from before the members changed."""
         holders = self.ring().holders(key)
-        return [node for node in self.peers.believed(key) if node not in holders and self.may_ask(node)]
+        nodes = dict.fromkeys((*self.peers.believed(key), *self.former_holders(key)))
+        return [node for node in nodes if node not in holders and node != self.me and self.may_ask(node)]
 
     def untold(self, without: Sequence[NodeId] = ()) -> list[NodeId]:
         """Whom to ask beyond that: members that have not told yet what they hold."""

@@ -155,8 +155,8 @@ _STATS: _Json = {
     "properties": {
         **dict.fromkeys(
             (
-                "requests", "misses", "encodes", "coalesced", "puts", "evictions", "bytes_in", "bytes_out", "items",
-                "used_bytes", "capacity_bytes", "given_bytes", "resident_bytes", "pinned_bytes",
+                "requests", "misses", "encodes", "coalesced", "puts", "moved", "evictions", "bytes_in", "bytes_out",
+                "items", "used_bytes", "capacity_bytes", "given_bytes", "resident_bytes", "pinned_bytes",
             ),
             _COUNT,
         ),

@@ -35,6 +35,7 @@ from .link import Address, Link, Network, Server
 from .links import LINK_IDLE_S, Links
 from .lookup import Encoder, Lookup
 from .membership import Member, Membership, State
+from .moving import Moving
 from .neighbourhood import Neighbourhood
 from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
 from .peers import Peers
@@ -226,6 +227,15 @@ class Node:
             now=loop.time,
         )
         self._desk = LeaseDesk(self._neighbourhood, held=self.store.peek, now=loop.time)
+        self.moving = Moving(
+            self.id,
+            store=self.store,
+            ring=self._ring_now,
+            neighbourhood=self._neighbourhood,
+            stats=self.stats,
+            now=loop.time,
+        )
+        self._neighbourhood.former_holders = self.moving.former_holders
         self._ring_version = -1
         self._ring = Ring({}, settings.copies)
         self.lookup = Lookup(
@@ -353,6 +363,8 @@ class Node:
             now = loop.time()
             self._links.tidy(now)
             self.removals.tick(now)
+            if not self._settings.is_cloud:
+                self.moving.tick(self.membership.version)
             if now >= inbound_at:
                 inbound_at = now + INBOUND_IDLE_S / 20
                 for protocol in [p for p in self._inbound if now - p.connection.heard_at > INBOUND_IDLE_S]:
@@ -615,6 +627,7 @@ class Node:
     async def leave(self) -> None:
         """Go gracefully: hand over what would be lost, say goodbye, and stop."""
         self._is_leaving = True
+        await self.moving.close()
         if self._discovery is not None:
             await self._discovery.stop()
         loop = asyncio.get_running_loop()
@@ -631,6 +644,7 @@ class Node:
     async def stop(self) -> None:
         """End everything at once, as far as the others can tell without a word."""
         self._is_leaving = True
+        await self.moving.close()
         await self._prefetching.close()
         await self.lookup.close()
         tasks = [*self._tasks, *self._late]

@@ -28,6 +28,8 @@ class Stats:
     """Questions that joined an equal one under way."""
     puts: int = 0
     """Features stored on a user's word."""
+    moved: int = 0
+    """Features brought to their new holders after members had changed."""
     bytes_in: int = 0
     """Payload bytes received from peers."""
     bytes_out: int = 0

@@ -87,6 +87,7 @@ def counters(
         "converted": stats.converted,
         "coalesced": stats.coalesced,
         "puts": stats.puts,
+        "moved": stats.moved,
         "evictions": memory.evictions,
         "evictions_by_reason": dict.fromkeys(EVICTION_REASONS, 0) | dict(memory.evicted),
         "bytes_in": stats.bytes_in,

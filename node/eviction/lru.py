@@ -40,5 +40,9 @@ class LRU(Generic[Key]):
         """Forget `key`."""
         del self._order[key]
 
+    def by_worth(self) -> list[Key]:
+        """The keys, the newest use first."""
+        return list(reversed(self._order))
+
     def check(self) -> None:
         """There is one structure, and it agrees with itself."""

@@ -10,7 +10,7 @@ of. It is deterministic: the same calls give the same victims, whatever PYTHONHA
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 # The node's keys are bytes, a trace's are integers.
@@ -52,6 +52,14 @@ class EvictionPolicy(Protocol[Key]):
 
     def check(self) -> None:
         """Assert that the bookkeeping agrees with itself, and that every bound holds."""
+
+
+@runtime_checkable
+class Ranking(Protocol):
+    """A policy that can order everything that it holds."""
+
+    def by_worth(self) -> Sequence[Any]:
+        """The keys that are held, the most valuable first."""
 
 
 @runtime_checkable

@@ -44,9 +44,10 @@ class PredictiveLRUK(Generic[Key]):
 
     def __init__(self, capacity: int) -> None:
         self._sizes: dict[Key, int] = {}
+        self._recency = LRU[Key]()
         self._experts: tuple[_Expert[Key], ...] = (
             _Expert("forecast", ForecastLRUK(), capacity),
-            _Expert("lru", LRU(), capacity),
+            _Expert("lru", self._recency, capacity),
             _Expert("s3-fifo", S3FIFO(capacity), capacity),
         )
         self._leader = self._experts[0]
@@ -91,6 +92,13 @@ class PredictiveLRUK(Generic[Key]):
         best = max(expert.hits for expert in self._experts)
         regret = max(0.0, best - self._hits) / self._uses if self._uses else 0.0
         return {"leader": self._leader.name, "regret": regret}
+
+    def by_worth(self) -> list[Key]:
+        """The keys: what the leader would still hold, by last use, and then what it has evicted, the latest first."""
+        lost = self._leader.lost
+        recent = {key: None for key in self._recency.by_worth() if key in self._sizes and key not in lost}
+        others = (key for key in self._sizes if key not in recent and key not in lost)
+        return [*recent, *others, *reversed(lost)]
 
     def check(self) -> None:
         """Assert that each expert holds or has lost every entry."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ...protocol.errors import InvalidValue
 from ...protocol.frames import uninitialized
 from ...protocol.keys import DIGEST_BYTES
-from ..eviction.policy import NO_FACTS, Telling
+from ..eviction.policy import NO_FACTS, Ranking, Telling
 
 if TYPE_CHECKING:
     from ...protocol.payload import Payload
@@ -167,6 +167,12 @@ class MemoryStore:
             return False
         self.evicted[reason] += 1
         return True
+
+    def by_worth(self) -> list[bytes]:
+        """The keys, the most valuable first; where the policy does not say, those that came last."""
+        if isinstance(self._policy, Ranking):
+            return list(self._policy.by_worth())
+        return list(self._payloads)[::-1]
 
     def keys_of_image(self, digest: bytes) -> list[bytes]:
         """Every key of the image `digest`, whichever encoder made the features."""

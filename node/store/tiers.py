@@ -366,6 +366,13 @@ class Tiers:
             keys.update(dict.fromkeys(self.disk.tier))
         return list(keys)
 
+    def by_worth(self) -> list[bytes]:
+        """The same, the most valuable first."""
+        keys = dict.fromkeys(self.memory.by_worth())
+        if self.disk is not None:
+            keys.update(dict.fromkeys(self.disk.tier.by_worth()))
+        return list(keys)
+
     async def read(self, key: bytes) -> Payload | None:
         """The payload of `key` from wherever on this device it is; no use of it, and no promotion."""
         if (held := self.memory.peek(key)) is not None or self.disk is None or key not in self.disk.tier:
