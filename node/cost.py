@@ -4,15 +4,16 @@ The promise is that with an image in hand nobody waits longer than 1.2 × what e
 network does. So the encode time is the measure of all waiting on others. The time of 1.2 encodes is given out so:
 
     1      the encode itself, if it comes to that
-    0.15   waiting for others, all of it together: up to 0.1 before the encode begins, the rest for copies after it
+    0.1    at most, waiting for others before the encode begins
+    0.05   at most, holding the answer back for its copies
     0.05   what asking costs this node itself
 
 A peer that has not answered when the first 0.1 is over is not given up: the encode begins beside it, and whoever is
 first answers. A peer whose answer is expected to take longer than an encode is not asked at all. So what a slow, lossy
 or stopped peer can cost is bounded by arithmetic, not by how well it was judged; judging well only saves encodes.
 
-What is known of a peer: its round trips (pings bring one each second, so that a recovered peer is noticed without
-trying it on a request), the bandwidth of what it sent, and how often it failed of late.
+What is known of a peer: its round trips (each probe of the membership brings one, so that a recovered peer is noticed
+without trying it on a request), the bandwidth of what it sent, and how often it failed of late.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from .ring import NodeId
 
 # Shares of the time that an encode is expected to take.
-WAIT_SHARE = 0.15
 ASK_SHARE = 0.10
+COPY_SHARE = 0.05
 LEASE_SHARE = 1.2  # how long the wait for another node's encode may take, from the request on
 
 # However slow the encoder: a LAN has answered by then or does not answer, and a caller would rather have its features.
@@ -184,11 +185,10 @@ class Costs:
         quick_s = self._encode_quantile(0.25, ahead)
         return min(ASK_SHARE * quick_s, PATIENCE_MAX_S) if quick_s is not None else PATIENCE_UNKNOWN_S
 
-    def wait_s(self, waited_s: float, ahead: int) -> float:
-        """How long an answer that is made may be held back for its copies, when `waited_s` have gone into waiting."""
+    def copy_wait_s(self, ahead: int) -> float:
+        """How long an answer that is made may be held back for its copies."""
         quick_s = self._encode_quantile(0.25, ahead)
-        share_s = min(WAIT_SHARE * quick_s, PATIENCE_MAX_S) if quick_s is not None else 2 * PATIENCE_UNKNOWN_S
-        return max(0.0, share_s - waited_s)
+        return min(COPY_SHARE * quick_s, PATIENCE_MAX_S) if quick_s is not None else PATIENCE_UNKNOWN_S
 
     def lease_wait_s(self, elapsed_s: float, expected_s: float, node: NodeId, ahead: int) -> float:
         """How long to wait for another node's encode, expected in `expected_s` and then fetched from `node`.

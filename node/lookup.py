@@ -84,7 +84,7 @@ class Lookup:
         self._neighbourhood = neighbourhood
         self._costs = neighbourhood.costs
         self._desk = desk
-        self._search = Search(neighbourhood, desk, from_cloud=self._read_cloud, name=name, now=now)
+        self._search = Search(neighbourhood, desk, store, name=name, now=now)
         self._search_many = SearchMany(neighbourhood, wants=self._wants, now=now)
         self._copies = Copies(neighbourhood, now)
         self._encoder = encoder
@@ -208,8 +208,7 @@ class Lookup:
         payload = payloads.encode(array, key, min_fidelity=max(min_fidelity, payloads.FIDELITY_USUAL)).knowing(knows)
         self._keep(payload, question.started, is_new=True, cost_s=took_s)
         if question.reach is not Reach.LOCAL:
-            wait_s = self._costs.wait_s(began - question.started, ahead)
-            await self._copies.leave_soon(payload, question.started, wait_s)
+            await self._copies.leave_soon(payload, question.started, self._costs.copy_wait_s(ahead))
         return Found(payload, Source.ENCODER, self._name)
 
     async def _stand_in(self, key: FeatureKey, min_fidelity: float) -> Found | None:
@@ -382,11 +381,8 @@ class Lookup:
         """Whether what somebody else holds is what this node would hold: it may not have heard of a removal yet."""
         return self._versions.fits(payload) and self._removals.allows(payload)
 
-    async def _read_cloud(self, key: bytes, timeout_s: float, instead_s: float | None) -> Payload | None:
-        return await self._store.get_from_cloud(key, timeout_s, instead_s=instead_s)
-
     async def _from_cloud(self, key: FeatureKey) -> Found | None:
-        payload = await self._read_cloud(key.packed, CLOUD_TIMEOUT_S, None)
+        payload = await self._store.get_from_cloud(key.packed, CLOUD_TIMEOUT_S)
         return Found(payload, Source.CLOUD, self._name) if payload is not None else None
 
     def _keep(self, payload: Payload, started: float, *, is_new: bool = False, cost_s: float | None = None) -> bool:

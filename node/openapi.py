@@ -23,7 +23,7 @@ _PROBLEMS = {
     415: "A media type that is not taken",
     422: "No image or tensor that can be decoded",
     429: "Too many large bodies at once",
-    503: "The encoder cannot answer now, or there is none",
+    503: "The encoder cannot answer now, or there is none, or too many requests are being answered (Retry-After)",
     504: "No answer within timeout_ms",
     507: "No node has room for it, or not durably",
 }

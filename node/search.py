@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.errors import EncoderUnavailable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .lease_desk import LeaseDesk
     from .neighbourhood import Neighbourhood
     from .ring import NodeId
+    from .store.tiers import Tiers
 
 # How long the peers may take together where there is nothing but to wait: a LAN answers in milliseconds, a busy Wi-Fi
 # in some hundred.
@@ -52,6 +53,8 @@ class Question:
     can_encode: bool = False
     hold_until: float = 0.0
     """Until when an encode is held back."""
+    begin: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set where there is no point in holding it back any longer."""
     granted_by: NodeId | None = None
     """The owner that has told this node to encode."""
 
@@ -67,16 +70,15 @@ class Search:
         self,
         neighbourhood: Neighbourhood,
         desk: LeaseDesk,
+        store: Tiers,
         *,
-        from_cloud: Callable[[bytes, float, float | None], Awaitable[Payload | None]],
         name: str,
         now: Callable[[], float],
     ) -> None:
-        """`from_cloud(key, timeout_s, instead_s)`: what the cloud has, unless to encode in `instead_s` is better."""
         self._neighbourhood = neighbourhood
         self._costs = neighbourhood.costs
         self._desk = desk
-        self._from_cloud = from_cloud
+        self._store = store
         self._name = name
         self._now = now
 
@@ -94,9 +96,10 @@ class Search:
         question.hold_until = question.started + self._costs.patience_s(question.ahead)
         looking = asyncio.ensure_future(self._look_around(question))
         making: asyncio.Task[Found] | None = None
+        begun = asyncio.ensure_future(question.begin.wait())
         try:
-            while not looking.done() and (left_s := question.hold_until - self._now()) > 0:
-                await asyncio.wait({looking}, timeout=left_s)
+            while not (looking.done() or begun.done()) and (left_s := question.hold_until - self._now()) > 0:
+                await asyncio.wait({looking, begun}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if looking.done() and (found := looking.result()) is not None:
                 return found
             making = asyncio.ensure_future(make())
@@ -114,7 +117,7 @@ class Search:
                 question.granted_by = None  # the lease ends when the owner has its copy
             return made
         finally:
-            for task in (looking, making):
+            for task in (looking, begun, making):
                 if task is not None:
                     task.cancel()
             if question.granted_by is not None:
@@ -160,9 +163,16 @@ class Search:
                 return found
         if question.reach is not Reach.ANY:
             return None
-        timeout_s = max(0.0, deadline - self._now()) if question.can_encode else CLOUD_TIMEOUT_S
-        instead_s = self._costs.encode_s(question.ahead) if question.can_encode else None
-        return self._checked(question, await self._from_cloud(packed, timeout_s, instead_s), Source.CLOUD, self._name)
+        if not question.can_encode:
+            payload = await self._store.get_from_cloud(packed, CLOUD_TIMEOUT_S)
+        elif (left_s := deadline - self._now()) > 0:
+            if self._now() + self._store.cloud_miss_s > question.hold_until:
+                question.begin.set()  # it will not have said no by then: to hold the encode back would be in vain
+            instead_s = self._costs.encode_s(question.ahead)
+            payload = await self._store.get_from_cloud(packed, left_s, instead_s=instead_s)
+        else:
+            return None
+        return self._checked(question, payload, Source.CLOUD, self._name)
 
     async def _havers(self, key: bytes, nodes: Sequence[NodeId], deadline: float) -> list[NodeId]:
         """Those of `nodes` that have `key`; the first that says so is enough, and is asked at once."""

@@ -158,6 +158,11 @@ class CloudTier:
             return False
         return instead_s is None or self._worth.pays(now, instead_s, is_known=self._remote.is_known(key))
 
+    @property
+    def miss_s(self) -> float:
+        """How long it is expected to take to say that it has not got something."""
+        return self._worth.miss_s(self._now())
+
     async def get(self, key: bytes) -> Buffer | None:
         """The bytes of `key`, not checked yet; None when it is not there. OSError when that cannot be told now."""
         if (write := self._queue.pending(key)) is not None:

@@ -47,6 +47,10 @@ class CloudWorth:
         """How long a hit is expected to take."""
         return self._hit_s.at(now)
 
+    def miss_s(self, now: float) -> float:
+        """How long a miss is expected to take."""
+        return self._miss_s.at(now)
+
     def pays(self, now: float, instead_s: float, *, is_known: bool = False) -> bool:
         """Whether to ask, for who would need `instead_s` to encode; `is_known`: it is sure to be there."""
         hits = 1.0 if is_known else self._hits.at(now)

@@ -72,6 +72,10 @@ class Cloud(Tier, Protocol):
     def pays(self, key: bytes, instead_s: float | None) -> bool:
         """Whether to ask for `key`, for who could encode in `instead_s`, or has nothing else to try."""
 
+    @property
+    def miss_s(self) -> float:
+        """How long it is expected to take to say that it has not got something."""
+
     async def has(self, key: bytes) -> bool:
         """Whether it has `key`; OSError when that cannot be told now."""
 

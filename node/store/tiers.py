@@ -192,6 +192,11 @@ class Tiers:
             return None
         return await self.cloud.get(key, timeout_s, self._promote_from_cloud)
 
+    @property
+    def cloud_miss_s(self) -> float:
+        """How long the cloud is expected to take to say that it has not got something; 0 without one."""
+        return self._cloud.miss_s if self._cloud is not None else 0.0
+
     async def is_in_cloud(self, key: bytes, timeout_s: float = CLOUD_TIMEOUT_S) -> bool:
         """Whether the cloud says that it has `key`."""
         if self._cloud is None or not self._cloud.pays(key, None):

@@ -182,6 +182,7 @@ class FakeTier:
     # As the cloud, which asks its remote for everything and is shared with others:
 
     is_degraded = False
+    miss_s = 0.0
 
     def pays(self, key: bytes, instead_s: float | None) -> bool:
         return True

@@ -7,6 +7,7 @@ import math
 import pytest
 from edgecache.node.cost import (
     ASK_SHARE,
+    COPY_SHARE,
     ENCODE_UNKNOWN_S,
     HEDGE_MAX_S,
     HEDGE_MIN_S,
@@ -15,7 +16,6 @@ from edgecache.node.cost import (
     PATIENCE_MAX_S,
     PATIENCE_UNKNOWN_S,
     PEERS_MAX,
-    WAIT_SHARE,
     Costs,
     Prices,
     Recent,
@@ -117,10 +117,9 @@ def test_all_waiting_on_others_and_the_encode_stay_within_the_promise(encode_s: 
     expected_s = known.encode_s(ahead)
     assert expected_s is not None
     before_s = known.patience_s(ahead)
-    after_s = known.wait_s(before_s, ahead)
+    after_s = known.copy_wait_s(ahead)
     assert before_s <= min(ASK_SHARE * expected_s, PATIENCE_MAX_S) * (1 + 1e-9)
-    assert before_s + after_s <= WAIT_SHARE * expected_s * (1 + 1e-9)
-    assert known.wait_s(1e9, ahead) == 0.0
+    assert after_s <= min(COPY_SHARE * expected_s, PATIENCE_MAX_S) * (1 + 1e-9)
 
 
 def test_patience_is_that_of_the_quicker_encodes() -> None:

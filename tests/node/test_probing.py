@@ -21,6 +21,7 @@ from edgecache.node.probing import (
     Compare,
     Prober,
     Send,
+    Timed,
 )
 from edgecache.node.rumors import Rumors
 from edgecache.protocol.messages import Alive, Gone, Here, NotHere, Probe, ProbeFor, Suspected
@@ -284,3 +285,24 @@ def test_those_that_left_are_not_called() -> None:
     story.membership.left(0.0, "b", "1")
     story.run(60.0)
     assert story.done == []
+
+
+def test_an_answer_that_came_directly_says_how_long_the_way_is() -> None:
+    story = Story("b")
+    story.dead = {"b"}
+    while not story.asked(Probe):
+        story.run(0.1)
+    at, probe = next((at, done) for at, done in story.done if isinstance(done, Send))
+    assert isinstance(probe.said, Probe)
+    heard = story.prober.received(at + 0.3, STRANGE, Here(probe.said.number, DIGEST, 0), DIGEST, 0)
+    (timed,) = heard
+    assert isinstance(timed, Timed)
+    assert (timed.node, timed.round_trip_s) == ("b", pytest.approx(0.3))
+
+
+def test_an_answer_through_a_helper_does_not() -> None:
+    story = Story("b", "c")
+    story.dead = {"b", "c"}
+    story.run(PERIOD_S)
+    number = next(d.said.number for _, d in story.done if isinstance(d, Send) and isinstance(d.said, ProbeFor))
+    assert story.prober.received(story.now, STRANGE, Here(number, b"", 0), DIGEST, 0) == []
