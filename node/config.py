@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import tomllib
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..protocol.cloud.objects import SCHEMES, checked_url
 from ..protocol.errors import InvalidValue
+from .cost import ONLY_TIME, Prices
 from .eviction.policies import POLICIES, POLICY_USUAL
 from .interfaces import is_loopback
 from .memory_readings import MemoryReadings
@@ -80,6 +82,8 @@ class Config:
     """Neither announce this node nor look for others by mDNS."""
     replicas: int = 2
     """How many nodes keep each feature."""
+    energy: Prices = ONLY_TIME
+    """What a joule is worth in seconds, and how many a received byte and an encode take; `docs/waiting.md`."""
     log_format: str = "text"
     """`text` or `json`."""
     config_file: Path | None = None
@@ -224,6 +228,8 @@ def flag_parser() -> argparse.ArgumentParser:
     add("--seed", metavar="HOST:PORT", action="append", help="peer to call besides those mDNS finds; repeatable")
     add("--no-mdns", action="store_true", default=None, help="no announcement, no search: seeds and known peers only")
     add("--replicas", metavar="N", help="how many nodes keep each feature (default: 2)")
+    add("--energy", metavar="S,J,J", help="on a battery: seconds that a joule is worth, joules to receive a byte and "
+        "to encode an image, such as 0.1,1e-6,2.4 (default: only time counts)")  # fmt: skip
     add("--config", metavar="FILE.toml", help="read these settings from a file; SIGHUP has its memory read again")
     add("--log-format", metavar="text|json", help="of the log on standard error (default: text)")
     return parser
@@ -336,6 +342,16 @@ def _replicas(value: object) -> int:
     return int(text)
 
 
+def _energy(value: object) -> Prices:
+    try:
+        per_joule, per_byte, per_encode = (float(part) for part in _text(value).split(","))
+    except ValueError:
+        per_joule = per_byte = per_encode = math.nan
+    if not all(0 <= number < math.inf for number in (per_joule, per_byte, per_encode)):
+        raise InvalidValue(f"{value!a}: expected seconds per joule, joules per byte and per encode: 0.1,1e-6,2.4")
+    return Prices(per_joule, per_byte, per_encode)
+
+
 def _log_format(value: object) -> str:
     if value not in ("text", "json"):
         raise InvalidValue(f"{value!a}: expected text or json")
@@ -376,6 +392,7 @@ _FIELDS: dict[str, Callable[[object], Any]] = {
     "seed": _seeds,
     "no_mdns": _flag,
     "replicas": _replicas,
+    "energy": _energy,
     "log_format": _log_format,
 }
 _RENAMED = {"memory": "memory_bytes", "disk": "disk_bytes", "seed": "seeds", "convert": "conversions"}

@@ -9,8 +9,14 @@ network does. So the encode time is the measure of all waiting on others. The ti
     0.05   what asking costs this node itself
 
 A peer that has not answered when the first 0.1 is over is not given up: the encode begins beside it, and whoever is
-first answers. A peer whose answer is expected to take longer than an encode is not asked at all. So what a slow, lossy
-or stopped peer can cost is bounded by arithmetic, not by how well it was judged; judging well only saves encodes.
+first answers. So what a slow, lossy or stopped peer can cost is bounded by arithmetic, not by how well it was judged;
+judging well only saves encodes.
+
+An encode that has begun cannot be taken back: the answer of a peer that comes first makes it useless, and the next
+image waits for it. So a peer is asked only where its features are likely to come before an encode would begin. For one
+that is steady (it has not failed of late, and nearly all that it sent lately came within some time) the encode is held
+back that long, up to half of what it takes: "not here" comes at once from such a peer, so silence costs that once, and
+then it is not steady any more. How a peer does that has not sent anything lately is found out by trying.
 
 What is known of a peer: its round trips (each probe of the membership brings one, so that a recovered peer is noticed
 without trying it on a request), the bandwidth of what it sent, and how often it failed of late.
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 # Shares of the time that an encode is expected to take.
 ASK_SHARE = 0.10
 COPY_SHARE = 0.05
+HOLD_SHARE = 0.5  # for a peer that is steady
 LEASE_SHARE = 1.2  # how long the wait for another node's encode may take, from the request on
 
 # However slow the encoder: a LAN has answered by then or does not answer, and a caller would rather have its features.
@@ -52,6 +59,12 @@ BANDWIDTH_BYTES_MIN = 16 * 1024
 HEDGE_UNKNOWN_S = 0.05
 HEDGE_MIN_S = 0.01  # below it, the stalls of a busy event loop would ask twice for everything
 HEDGE_MAX_S = 0.5
+
+# Of 64 fetches the second slowest: one in 40 comes later than that.
+STEADY_SHARE = 0.97
+STEADY_FAILURES_MAX = 0.05  # what is left of one failure after six good answers, or a minute and a half
+FETCHES_MIN = 3  # fewer say nothing of a peer
+FETCHES_KEPT_S = 120.0  # and older ones nothing of how it is now: it is tried again
 
 RECENT = 64
 PEERS_MAX = 512  # twice the members there may be; beyond, who was met first is forgotten
@@ -96,7 +109,7 @@ class Prices:
     joules_per_encode: float = 0.0
 
 
-_ONLY_TIME = Prices()
+ONLY_TIME = Prices()
 
 
 @dataclass(slots=True)
@@ -104,6 +117,8 @@ class _Peer:
     """What this node has seen of one peer."""
 
     round_trips: Recent = field(default_factory=Recent)
+    fetches: Recent = field(default_factory=Recent)
+    fetches_since: float = 0.0
     seconds_per_byte: float = 1 / BYTES_PER_S_UNKNOWN
     has_sent: bool = False
     failures: float = 0.0  # the share of its answers that failed to come, as of `failures_at`
@@ -113,7 +128,7 @@ class _Peer:
 class Costs:
     """One node's estimates. Times are seconds; `ahead` is how many images are with the encoder already."""
 
-    def __init__(self, prices: Prices = _ONLY_TIME) -> None:
+    def __init__(self, prices: Prices = ONLY_TIME) -> None:
         self._prices = prices
         self._peers: dict[NodeId, _Peer] = {}
         self._alone = Recent()  # encodes that found the encoder idle
@@ -131,17 +146,26 @@ class Costs:
         if nbytes < BANDWIDTH_BYTES_MIN:
             peer.round_trips.add(seconds)
             return
+        if payloads == 1:
+            self._fetched(now, peer, seconds)
         took = max(seconds - self.round_trip_s(node), seconds / 10) / nbytes
         # The mean of what a byte takes, not of bytes a second: one fast answer does not make up for a slow one.
         peer.seconds_per_byte += (_WEIGHT if peer.has_sent else 1.0) * (took - peer.seconds_per_byte)
         peer.has_sent = True
         self._payload_bytes += _WEIGHT * (nbytes / max(1, payloads) - self._payload_bytes)
 
-    def failed(self, now: float, node: NodeId) -> None:
-        """`node` has not answered, or so late that nobody wanted it any more."""
+    def failed(self, now: float, node: NodeId, waited_s: float) -> None:
+        """`node` has not answered in `waited_s`, or so late that nobody wanted it any more."""
         peer = self._seen(node)
+        self._fetched(now, peer, waited_s)  # at least
         peer.failures = (1 - _WEIGHT) * self._failures(now, peer) + _WEIGHT
         peer.failures_at = now
+
+    def is_back(self, node: NodeId) -> None:
+        """`node` was away, and is there again: how it did before it went says nothing."""
+        peer = self._peers.get(node)
+        if peer is not None:
+            peer.fetches, peer.failures = Recent(), 0.0
 
     def encoded(self, seconds: float, ahead: int) -> None:
         """An image took `seconds` from request to features, with `ahead` others there before it."""
@@ -185,6 +209,15 @@ class Costs:
         quick_s = self._encode_quantile(0.25, ahead)
         return min(ASK_SHARE * quick_s, PATIENCE_MAX_S) if quick_s is not None else PATIENCE_UNKNOWN_S
 
+    def hold_s(self, now: float, node: NodeId, ahead: int) -> float:
+        """How long an encode is held back for `node` alone: longer than `patience_s` where that is likely to do."""
+        patience_s = self.patience_s(ahead)
+        peer = self._peer(node)
+        if not self._is_known(now, peer) or self._failures(now, peer) > STEADY_FAILURES_MAX:
+            return patience_s
+        slow_s = peer.fetches.quantile(STEADY_SHARE) or 0.0
+        return max(patience_s, slow_s) if slow_s <= self._hold_max_s(ahead) else patience_s
+
     def copy_wait_s(self, ahead: int) -> float:
         """How long an answer that is made may be held back for its copies."""
         quick_s = self._encode_quantile(0.25, ahead)
@@ -212,7 +245,8 @@ class Costs:
         for place, node in enumerate(nodes):
             odds = self._odds(now, node)
             fetch = self.fetch_s(node) + self._price(self._prices.joules_per_byte * self._payload_bytes)
-            if (cost := fetch + odds * patience_s) < encode:
+            is_in_time = self._is_in_time(now, node, ahead)
+            if (cost := fetch + odds * patience_s) < encode and is_in_time:
                 costs.append((cost, place, node))
         return [node for _, _, node in sorted(costs)]
 
@@ -244,6 +278,32 @@ class Costs:
 
     def _failures(self, now: float, peer: _Peer) -> float:
         return peer.failures * math.exp2(-max(0.0, now - peer.failures_at) / _FORGIVEN_AFTER_S)
+
+    def _fetched(self, now: float, peer: _Peer, seconds: float) -> None:
+        if now - peer.fetches_since > FETCHES_KEPT_S:
+            peer.fetches, peer.fetches_since = Recent(), now
+        peer.fetches.add(seconds)
+
+    def _is_known(self, now: float, peer: _Peer) -> bool:
+        """Whether it has sent enough lately to tell how it does."""
+        return len(peer.fetches) >= FETCHES_MIN and now - peer.fetches_since <= FETCHES_KEPT_S
+
+    def _hold_max_s(self, ahead: int) -> float:
+        """How long an encode may be held back for a steady peer: longer where that saves energy that has a price."""
+        encode_s = self._encode_quantile(0.25, ahead)
+        if encode_s is None:
+            return math.inf
+        prices = self._prices
+        saved = prices.joules_per_encode - prices.joules_per_byte * self._payload_bytes
+        return HOLD_SHARE * (encode_s + max(0.0, self._price(saved)))
+
+    def _is_in_time(self, now: float, node: NodeId, ahead: int) -> bool:
+        """Whether its features are likely to come before an encode would begin."""
+        peer = self._peer(node)
+        if self._hold_max_s(ahead) == math.inf or not self._is_known(now, peer):
+            return self.round_trip_s(node) <= self._hold_max_s(ahead)
+        usual_s = peer.fetches.quantile(0.5)
+        return usual_s is not None and usual_s <= self.hold_s(now, node, ahead)
 
     def _odds(self, now: float, node: NodeId) -> float:
         failing = self._failures(now, self._peer(node))

@@ -148,6 +148,7 @@ class Neighbourhood:
     def is_back(self, node: NodeId) -> None:
         """A member that was away is there again: what it did before is no reason not to ask it."""
         self._breakers.pop(node, None)
+        self.costs.is_back(node)
 
     # -- questions ----------------------------------------------------------------------------------------------
 
@@ -187,14 +188,14 @@ class Neighbourhood:
         except asyncio.CancelledError:
             now = self._now()
             if now - started > LATE_FACTOR * self.costs.fetch_s(node):
-                self.costs.failed(now, node)
+                self.costs.failed(now, node, now - started)
                 breaker.failed(now)
             else:
                 breaker.gave_up(now)
             raise
         now = self._now()
         if answer is None:
-            self.costs.failed(now, node)
+            self.costs.failed(now, node, now - started)
             breaker.failed(now)
             return None
         breaker.succeeded()

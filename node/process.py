@@ -151,6 +151,7 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             seeds=config.seeds,
             eviction=config.eviction,
             is_secured=bool(keys),
+            prices=config.energy,
             is_cloud=config.role == "cloud",
         )
         disk = await asyncio.to_thread(_disk, config, identity, settings.memory_bytes)

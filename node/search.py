@@ -222,6 +222,9 @@ class Search:
     # -- one of them --------------------------------------------------------------------------------------------
 
     async def _ask(self, question: Question, node: NodeId, timeout_s: float) -> Found | None:
+        if question.can_encode:
+            now = self._now()
+            question.hold_until = max(question.hold_until, now + self._costs.hold_s(now, node, question.ahead))
         if question.can_encode and node == self._neighbourhood.owner(question.key.packed):
             return await self._claim(question, node, timeout_s)
         reply = await self._neighbourhood.get(node, question.key.packed, timeout_s)

@@ -21,7 +21,7 @@ from ..protocol.keys import EncoderIdentity
 from . import status
 from .address_book import AddressBook, RememberedPeer
 from .conversions import Conversions
-from .cost import Costs
+from .cost import ONLY_TIME, Costs, Prices
 from .directory import Directory
 from .eviction.policies import POLICIES, POLICY_USUAL
 from .following import Following
@@ -125,6 +125,8 @@ class Settings:
     """Whether `network` lets in only who has the cluster key."""
     is_cloud: bool = False
     """Whether it is a cloud node: it answers who dials it, and has no members."""
+    prices: Prices = ONLY_TIME
+    """What energy is worth to it."""
     codings: int = messages.ZSTD
     """What others may code for it, and it for them, where a link is slow."""
 
@@ -217,7 +219,7 @@ class Node:
             on_timed=lambda node, seconds: self._costs.answered(loop.time(), node, seconds),
         )
         self._peers = Peers(self._links, self.membership, self.directory, self.stats, self._restamped)
-        self._costs = Costs()
+        self._costs = Costs(settings.prices)
         self._neighbourhood = Neighbourhood(
             self.id,
             peers=self._peers,

@@ -2,10 +2,10 @@
 
     python -m tests.bench.waits [--seeds N] [--gets N] [--encode-ms MS] [FAULT ...]
 
-Five real nodes on the simulated network (`edgecache.simulations`), 151 KB of features for each image. Each node is asked
-for one image after another, drawn from half as many as there are gets, as people walk from camera to camera. The fault
-begins before the first get, when nothing is known of it, and stays. Asked are the nodes that are well; each figure is
-over all gets of all seeds. The same seeds give the same figures everywhere.
+Five real nodes on the simulated network (`edgecache.simulations`), 151 KB of features for each image. Each node is
+asked for one image after another, drawn from half as many as there are gets, as people walk from camera to camera. The
+fault begins before the first get, when nothing is known of it, and stays. Asked are the nodes that are well; each
+figure is over all gets of all seeds. The same seeds give the same figures everywhere.
 """
 
 from __future__ import annotations

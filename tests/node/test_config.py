@@ -15,6 +15,7 @@ from edgecache.node.config import (
     parse_address,
     parse_size,
 )
+from edgecache.node.cost import ONLY_TIME, Prices
 from edgecache.protocol.errors import InvalidValue
 
 
@@ -175,6 +176,9 @@ def test_a_stronger_layer_decides_between_an_encoder_and_none() -> None:
     [
         ("colour = 'red'", "colour: no such setting; there are cloud, cluster, cluster_key"),
         ("replicas = 'two'", "replicas: 'two': expected a number from 1 to 16"),
+        ("energy = '1,2'", "energy: '1,2': expected seconds per joule"),
+        ("energy = '1,-2,3'", "energy: '1,-2,3': expected seconds per joule"),
+        ("energy = '1,nan,3'", "energy: '1,nan,3': expected seconds per joule"),
         ("replicas = true", "replicas: True: expected a number"),
         ("insecure = 'perhaps'", "insecure: 'perhaps': expected true or false"),
         ("seed = 5", "seed: 5: expected a list of HOST:PORT"),
@@ -215,3 +219,8 @@ def test_maps_from_old_features_are_files(tmp_path: Path) -> None:
     file.write_text("convert = 1\n")
     with pytest.raises(InvalidValue, match="expected a list of files"):
         load(["--config", str(file)], {})
+
+
+def test_energy_is_three_prices() -> None:
+    assert load(["--energy", "0.1,1e-6,2.4"], {}).energy == Prices(0.1, 1e-6, 2.4)
+    assert load([], {}).energy == ONLY_TIME

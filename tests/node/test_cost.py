@@ -9,6 +9,8 @@ from edgecache.node.cost import (
     ASK_SHARE,
     COPY_SHARE,
     ENCODE_UNKNOWN_S,
+    FETCHES_KEPT_S,
+    FETCHES_MIN,
     HEDGE_MAX_S,
     HEDGE_MIN_S,
     HEDGE_UNKNOWN_S,
@@ -70,7 +72,7 @@ def test_one_slow_answer_does_not_make_a_round_trip_slow() -> None:
 def test_failures_count_and_are_forgiven_with_time_and_by_answers() -> None:
     known = costs()
     for _ in range(8):
-        known.failed(0.0, "a")
+        known.failed(0.0, "a", 0.1)
     failing = known.failure_share(0.0, "a")
     assert failing == pytest.approx(0.9, abs=0.01)
     assert known.failure_share(30.0, "a") == pytest.approx(failing / 2)
@@ -81,7 +83,7 @@ def test_failures_count_and_are_forgiven_with_time_and_by_answers() -> None:
 def test_what_is_known_of_peers_has_a_bound() -> None:
     known = costs()
     for number in range(2 * PEERS_MAX):
-        known.failed(0.0, f"{number}")
+        known.failed(0.0, f"{number}", 0.1)
     assert known.failure_share(0.0, "0") == 0.0
     assert known.failure_share(0.0, f"{2 * PEERS_MAX - 1}") > 0.0
     assert len(known._peers) == PEERS_MAX
@@ -173,11 +175,38 @@ def test_a_peer_that_fails_again_and_again_is_left_alone_for_a_while() -> None:
     known = costs(0.06)
     asked = 0
     while known.worth_asking(0, ["a"], 0):
-        known.failed(0, "a")
+        known.failed(0, "a", 0.1)
         asked += 1
         assert asked < 20
-    assert asked > 3  # a lost packet or two is no reason
+    assert asked == FETCHES_MIN  # a lost packet or two is no reason
+    assert known.worth_asking(60, ["a"], 0) == []
+    assert known.worth_asking(FETCHES_KEPT_S + 1, ["a"], 0) == ["a"]
+    known.is_back("a")
     assert known.worth_asking(60, ["a"], 0) == ["a"]
+
+
+def test_a_peer_is_asked_where_its_features_come_before_an_encode_would_begin() -> None:
+    known = costs(0.06)
+    for now in range(FETCHES_MIN):
+        assert known.worth_asking(now, ["near", "far"], 0) == ["near", "far"]  # nothing is known yet
+        known.answered(now, "near", 0.02, PAYLOAD)
+        known.answered(now, "far", 0.04, PAYLOAD)
+    assert known.hold_s(FETCHES_MIN, "near", 0) == 0.02  # steady, so that it pays to wait for it
+    assert known.hold_s(FETCHES_MIN, "far", 0) == known.patience_s(0)  # more than half of an encode
+    assert known.worth_asking(FETCHES_MIN, ["near", "far"], 0) == ["near"]
+    assert known.worth_asking(FETCHES_MIN, ["near", "far"], 1) == ["near", "far"]  # behind another image
+
+
+def test_who_is_not_steady_is_not_waited_for_longer_than_others() -> None:
+    known = costs(0.06)
+    for now in range(40):
+        known.answered(now, "moody", 0.5 if now % 10 == 0 else 0.004, PAYLOAD)
+        known.answered(now, "steady", 0.01, PAYLOAD)
+    assert known.hold_s(40, "moody", 0) == known.patience_s(0)
+    assert known.worth_asking(40, ["moody"], 0) == ["moody"]
+    assert known.hold_s(40, "steady", 0) == 0.01
+    known.failed(40, "steady", 0.06)
+    assert known.hold_s(40, "steady", 0) == known.patience_s(0)
 
 
 def test_energy_weighs_as_much_as_it_is_priced() -> None:
@@ -208,7 +237,7 @@ def test_no_observation_makes_an_estimate_senseless(seen: list[tuple[str, float,
     known = Costs()
     for now, (node, seconds, nbytes) in enumerate(seen):
         if seconds > 90:
-            known.failed(now, node)
+            known.failed(now, node, 0.1)
         else:
             known.answered(now, node, seconds, nbytes)
         known.encoded(seconds, nbytes % 5)

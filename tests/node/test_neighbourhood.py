@@ -67,7 +67,7 @@ async def test_who_fails_again_and_again_has_a_pause_and_then_one_trial(street: 
     assert street.known.may_ask("a")
     await street.fail("a", 1)
     assert not street.known.may_ask("a")
-    assert "a" not in street.known.others()
+    assert "a" not in street.known.untold()
     assert street.known.by_cost(["a", "b"]) == ["b"]
     assert street.known.by_cost(["a"]) == ["a"]  # where there is nobody else
     street.now += 2 * PAUSE_FIRST_S
@@ -118,8 +118,8 @@ async def test_the_owner_is_the_first_on_the_ring_that_may_be_asked(street: Stre
 
 def test_of_many_members_only_some_are_asked_whether_they_have_something(street: Street) -> None:
     street.peers.held = {f"{number}": {} for number in range(3 * OTHERS_ASKED_MAX)}
-    assert len(street.known.others(without=["0"])) == OTHERS_ASKED_MAX
-    assert "0" not in street.known.others(without=["0"])
+    assert len(street.known.untold(without=["0"])) == OTHERS_ASKED_MAX
+    assert "0" not in street.known.untold(without=["0"])
 
 
 async def test_what_is_known_of_peers_has_a_bound(street: Street) -> None:

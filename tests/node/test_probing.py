@@ -297,7 +297,8 @@ def test_an_answer_that_came_directly_says_how_long_the_way_is() -> None:
     heard = story.prober.received(at + 0.3, STRANGE, Here(probe.said.number, DIGEST, 0), DIGEST, 0)
     (timed,) = heard
     assert isinstance(timed, Timed)
-    assert (timed.node, timed.round_trip_s) == ("b", pytest.approx(0.3))
+    assert timed.node == "b"
+    assert timed.round_trip_s == pytest.approx(0.3)
 
 
 def test_an_answer_through_a_helper_does_not() -> None:
