@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...protocol.frames import uninitialized
-from .extents import PAGE_BYTES, Extents, rounded
+from .extents import BLOCK_BYTES, PAGE_BYTES, Extents, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Address space for each byte of capacity. With 2 as with 4, no allocation of the mixes in `extents.py` failed for want
 # of a hole; what is beyond that is room for the capacity to grow at run time.
 SPACE_FACTOR = 4
-# Entries up to this size are moved together where memory shrinks: else each keeps a page from being given back.
+# Entries up to this size are moved together where memory is short: else each keeps a page from being given back.
 MOVED_BYTES_MAX = 16 * PAGE_BYTES
 # What is said to be on its way gets a slot only up to this size; the rest is copied when it is here and is good.
 ARRIVING_BYTES_MAX = 1024 * 1024
@@ -63,6 +63,8 @@ class Arena:
             self._map.madvise(_NO_HUGE_PAGE)
         self._bytes = np.frombuffer(self._map, np.uint8)
         self._slots: dict[int, _Slot] = {}  # by the owner's id
+        self._keys: dict[int, bytes] = {}  # of small payloads, by where they start
+        self._sparse: list[int] = []
         self._let_go: deque[weakref.ref[NDArray[np.uint8]]] = deque()
 
     @property
@@ -82,16 +84,29 @@ class Arena:
 
     def place(self, payload: Payload, resident_max: int) -> Payload | None:
         """`payload` in a slot, copied if it lies in none yet; None if `resident_max` bytes do not do for that."""
-        if self._slot(payload.data) is not None:
+        if (slot := self._slot(payload.data)) is not None:
             self.trim(resident_max)
-            return payload if self.resident_bytes <= resident_max else None
-        slot = self.allocate(payload.nbytes, resident_max)
-        return self._copied(payload, slot) if slot is not None else None
+            if self.resident_bytes > resident_max:
+                return None
+            self._note(slot.start, payload)
+            return payload
+        room = self.allocate(payload.nbytes, resident_max)
+        return self._copied(payload, room) if room is not None else None
 
     def arriving(self, size: int, resident_max: int) -> memoryview:
         """Where `size` bytes may be received: a slot if there is room for it and they are not too many."""
         slot = self.allocate(size, resident_max) if size <= ARRIVING_BYTES_MAX else None
         return slot if slot is not None else uninitialized(size)
+
+    def sparse(self) -> list[bytes]:
+        """The keys of small payloads that keep most pages from being given back: those of one block."""
+        self._collect()
+        if not self._sparse:
+            self._sparse = self._extents.sparse_blocks()
+        if not self._sparse:
+            return []
+        starts = self._extents.starts_in(self._sparse.pop())
+        return [key for start in starts if (key := self._keys.get(start)) is not None]
 
     def moved(self, payload: Payload) -> Payload | None:
         """A small payload in a new slot beside those moved before it; None if it is large, or there is no room."""
@@ -144,7 +159,15 @@ class Arena:
 
     def _copied(self, payload: Payload, slot: memoryview) -> Payload:
         slot[:] = payload.data
-        return payload.at(slot)
+        kept = payload.at(slot)
+        place = self._slot(kept.data)
+        assert place is not None
+        self._note(place.start, kept)
+        return kept
+
+    def _note(self, start: int, payload: Payload) -> None:
+        if payload.nbytes <= BLOCK_BYTES:
+            self._keys[start] = payload.key.packed
 
     def _collect(self) -> None:
         """Free the slots that were let go; done here, where only one thread comes."""
@@ -153,6 +176,7 @@ class Arena:
             assert isinstance(slot, _Slot)
             if self._slots.get(slot.id) is slot:  # else another array has the id by now
                 del self._slots[slot.id]
+            self._keys.pop(slot.start, None)
             self._extents.free(slot.start)
 
     def _give_back(self, start: int, size: int) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # What an entry costs besides its payload (measured: Payload, memoryview, key and the policy's own record).
 ENTRY_OVERHEAD_BYTES = 700
+# With so much of the capacity between entries, small ones are moved before anything is evicted. A 64th is spare.
+FRAGMENTED_SHARE = 1 / 40
 # Of what is evicted and still being sent, so much at most: a peer that reads slowly must not empty the store.
 PINNED_SHARE_MAX = 0.5
 
@@ -49,6 +51,9 @@ class Room(Protocol):
 
     def moved(self, payload: Payload) -> Payload | None:
         """`payload` at another place, so that memory can be given back where it was; None where that does not help."""
+
+    def sparse(self) -> list[bytes]:
+        """Keys of payloads that keep much memory from being given back, and would not if all of them were moved."""
 
     def address(self, payload: Payload) -> int:
         """The order in which `moved` does most good."""
@@ -231,11 +236,33 @@ class MemoryStore:
         room = self._room
         if room.footprint(payload) + ENTRY_OVERHEAD_BYTES > self.capacity_bytes:
             return None
+        may_move = True
         while (kept := room.place(payload, self._resident_max(len(self._payloads) + 1))) is None:
             if not self._payloads or self._is_pinned():
                 return None
+            if may_move and self._is_fragmented() and self._move_together():
+                may_move = False  # once for each eviction: what is in use by others cannot be moved away
+                continue
             self._evict("capacity")
+            may_move = True
         return kept
+
+    def _is_fragmented(self) -> bool:
+        """Whether so much lies between entries that it pays to move some."""
+        resident_max = self._resident_max(len(self._payloads))
+        return resident_max - self._room.used_bytes > FRAGMENTED_SHARE * self.capacity_bytes
+
+    def _move_together(self) -> bool:
+        """Move small entries of one place where they are few; whether any was."""
+        has_moved = False
+        for key in self._room.sparse():
+            payload = self._payloads.get(key)
+            if payload is None:
+                continue
+            if (moved := self._room.moved(payload)) is not None:
+                self._payloads[key] = moved
+                has_moved = True
+        return has_moved
 
     @property
     def _spare_bytes(self) -> int:
@@ -321,6 +348,10 @@ class Heap:
     def moved(self, payload: Payload) -> Payload | None:
         """Nothing is gained by that here."""
         return None
+
+    def sparse(self) -> list[bytes]:
+        """There is nothing between payloads."""
+        return []
 
     def address(self, payload: Payload) -> int:
         """They are all alike."""

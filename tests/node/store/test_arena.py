@@ -117,6 +117,27 @@ def test_memory_is_taken_when_it_is_used_and_given_back_when_it_is_not() -> None
     assert all(slot[-1] == 1 for slot in slots)
 
 
+def test_small_payloads_that_keep_a_block_are_named_and_can_be_moved() -> None:
+    arena = Arena(16 * MIB)
+    kept = [arena.place(payload(image), MIB) for image in range(700)]
+    few = {held.key.packed: held for held in kept[:350:8] if held is not None}
+    rest = kept[350:]
+    del kept
+    named = arena.sparse()
+    assert named
+    assert set(named) <= few.keys()
+    before = arena.resident_bytes
+    for key in named:
+        moved = arena.moved(few[key])
+        assert moved is not None
+        few[key] = moved
+    arena.trim(0)
+    assert arena.resident_bytes < before
+    assert rest[0] is not None
+    assert rest[0].data == payload(350).data
+    arena.check()
+
+
 def test_small_payloads_are_moved_together() -> None:
     arena = Arena(MIB)
     kept = [arena.place(payload(image), MIB) for image in range(200)]

@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from edgecache.node.store.extents import PAGE_BYTES, Extents, rounded
+from edgecache.node.store.extents import BLOCK_BYTES, PAGE_BYTES, Extents, rounded
 
 PLENTY = 1 << 40
 
@@ -150,3 +150,19 @@ def test_the_books_balance_whatever_is_done(seed: int) -> None:
         if rng.random() < 0.1:
             extents.check()
     extents.check()
+
+
+def test_the_blocks_that_little_is_live_in_are_named_and_what_begins_in_them() -> None:
+    room = Room(64)
+    dense = [room.allocate(1024) for _ in range(64)]  # one block, full
+    sparse = [room.allocate(1024) for _ in range(64)]
+    kept = sparse[::8]
+    for start in sparse:
+        if start not in kept:
+            room.extents.free(start)
+    large = room.allocate(20 * PAGE_BYTES)  # from the end of that block on
+    assert room.extents.sparse_blocks() == [BLOCK_BYTES]
+    assert room.extents.starts_in(BLOCK_BYTES) == [*kept, large]
+    assert room.extents.starts_in(0) == dense
+    assert room.extents.starts_in(2 * BLOCK_BYTES) == []
+    room.extents.check()

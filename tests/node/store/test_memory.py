@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+from edgecache.node.eviction.lfu import LFU
 from edgecache.node.eviction.lru import LRU
 from edgecache.node.store.arena import Arena
 from edgecache.node.store.memory import ENTRY_OVERHEAD_BYTES, Heap, MemoryStore
@@ -130,6 +131,21 @@ def test_a_full_store_uses_its_capacity_whatever_the_sizes(tokens: list[int]) ->
     settled = used[-1000:]
     # Entries of 600 KB are a tenth of this capacity each, so what is left before the next one is more than 3 % of it.
     assert sum(settled) / len(settled) >= (0.97 if max(tokens) < 9000 else 0.93)
+    store.check()
+
+
+def test_what_little_entries_of_another_size_leave_between_them_is_used_again() -> None:
+    store, rng = MemoryStore(8 * MIB, LFU(), Arena(8 * MIB)), random.Random(1)
+    lost = []
+    for step in range(12_000):
+        image = int(15_000 * rng.random() ** 2)  # LFU keeps what was used often, of whatever size
+        if store.get(image.to_bytes(32) + MINE.digest) is None:
+            store.put(shaped(image, 10 + step // 2000 * 12))
+        if step > 8000:
+            lost.append(1 - store.utilisation)
+            assert store.resident_bytes <= store.capacity_bytes
+    assert max(lost) < 0.06
+    assert sum(lost) / len(lost) < 0.04
     store.check()
 
 
