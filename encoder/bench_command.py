@@ -112,7 +112,7 @@ class Bench:
             can_be_kept = built.files or not built.options.is_fitted
             if with_memory and self.batch == 1 and can_be_kept:
                 row = asyncio.run(
-                    measure.in_a_node(row, self.spec, self.encoder, built, _any_image(self.encoder), self.threads)
+                    measure.in_a_node(row, self.spec, self.encoder, built, any_image(self.encoder), self.threads)
                 )
             self.say(f"  {row.ms:8.2f} ms  cosine {row.cosine_mean:.4f}  {row.name}")
             rows.append(row)
@@ -194,7 +194,8 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _any_image(encoder: TorchEncoder) -> bytes:
+def any_image(encoder: TorchEncoder) -> bytes:
+    """A picture file of the size that the encoder takes."""
     side = max(encoder.preprocessing.height, encoder.preprocessing.width)
     noise: Array = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.float32)
     file = io.BytesIO()

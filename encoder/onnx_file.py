@@ -7,7 +7,6 @@ A file that `edgecache-encoder export` wrote says itself who it is and how it wa
 from __future__ import annotations
 
 import re
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,9 @@ def load(source: str, threads: int) -> ImageEncoder:
     """The encoder in an ONNX file; InvalidValue says what is wrong with it."""
     path = Path(source)
     try:
-        model = path.read_bytes()  # read once, so that the fingerprint is that of the weights in use
+        graph, digest = OnnxGraph.of_file(path, threads)
     except OSError as error:
         raise InvalidValue(f"onnx file cannot be read: {error}") from error
-    graph = OnnxGraph(model, threads)
     written = _metadata_of(graph.metadata)
     preprocessing = written.preprocessing if written else _beside(path)
     output = _output_of(graph)
@@ -52,7 +50,7 @@ def load(source: str, threads: int) -> ImageEncoder:
         return (tokens if tokens.ndim == 3 else tokens[:, None]).astype(np.float32, copy=False)
 
     shape = _shape_of(tower, graph, preprocessing)
-    fingerprint = fingerprint_of([(path.name, sha256(model).digest())], preprocessing, shape)
+    fingerprint = fingerprint_of([(path.name, digest)], preprocessing, shape)
     name = written.name if written else "onnx:" + re.sub(r"[^!-?A-~]", "-", path.stem)
     identity = EncoderIdentity(name[:ENCODER_NAME_CHARS_MAX], written.version if written else "local", fingerprint)
     return ImageEncoder(Description(identity, shape), preprocessing, tower)

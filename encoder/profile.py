@@ -105,13 +105,23 @@ def graphs_of(profile: Profile, path: Path) -> dict[str, bytes]:
         try:
             data = (path.parent / graph.file).read_bytes()
         except OSError as error:
-            raise InvalidValue(f"profile {path.name}: graph {graph.file} cannot be read: {error}") from error
-        if (digest := sha256(data).hexdigest()) != graph.sha256:
-            raise InvalidValue(
-                f"profile {path.name}: graph {graph.file} has SHA-256 {digest[:8]}…, expected {graph.sha256[:8]}…"
-            )
+            raise unreadable(path, graph, error) from error
+        check_digest(path, graph, sha256(data).digest())
         files[graph.name] = data
     return files
+
+
+def unreadable(path: Path, graph: GraphFile, error: OSError) -> InvalidValue:
+    """What is said of a graph that cannot be read."""
+    return InvalidValue(f"profile {path.name}: graph {graph.file} cannot be read: {error}")
+
+
+def check_digest(path: Path, graph: GraphFile, digest: bytes) -> None:
+    """Raise InvalidValue for a graph that is another than was measured."""
+    if digest.hex() != graph.sha256:
+        raise InvalidValue(
+            f"profile {path.name}: graph {graph.file} has SHA-256 {digest.hex()[:8]}…, expected {graph.sha256[:8]}…"
+        )
 
 
 def write(path: Path, profile: Profile, files: dict[str, bytes]) -> Profile:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ..protocol.errors import InvalidValue
 from . import profile as profiles
 from .image_encoder import ImageEncoder
 from .profile import Profile
-from .runtimes import Runtime, needing, open_graph
+from .runtimes import Graph, Runtime, needing, open_graph
 from .spec import PROFILE_SUFFIX
 from .towers import Tower, tower_of
 
@@ -17,21 +18,37 @@ def load(source: str, threads: int) -> ImageEncoder:
     """The encoder that the profile in a file describes; InvalidValue says what does not fit."""
     path = Path(source)
     profile = profiles.read(path)
-    files = profiles.graphs_of(profile, path)
-    tower = _with_torch(profile) if profile.options.runtime is Runtime.TORCH else _opened(profile, files, threads)
+    tower = _with_torch(profile) if profile.options.runtime is Runtime.TORCH else _opened(profile, path, threads)
     return ImageEncoder(profile.description, profile.preprocessing, tower)
 
 
-def _opened(profile: Profile, files: dict[str, bytes], threads: int) -> Tower:
-    is_bfloat16 = profile.options.precision.is_bfloat16
-    graphs = {
-        name: open_graph(profile.options.runtime, file, threads, is_bfloat16=is_bfloat16)
-        for name, file in files.items()
-    }
+def _opened(profile: Profile, path: Path, threads: int) -> Tower:
+    runtime, is_bfloat16 = profile.options.runtime, profile.options.precision.is_bfloat16
+    if runtime is Runtime.ONNX:
+        graphs = _from_files(profile, path, threads)
+    else:
+        graphs = {
+            name: open_graph(runtime, file, threads, is_bfloat16=is_bfloat16)
+            for name, file in profiles.graphs_of(profile, path).items()
+        }
     try:
         return tower_of(profile.options, graphs)
     except KeyError as error:
         raise InvalidValue(f"its options need a graph {error}, it has {', '.join(graphs) or 'none'}") from error
+
+
+def _from_files(profile: Profile, path: Path, threads: int) -> dict[str, Graph]:
+    """ONNX Runtime reads its files itself, which leaves no second copy in memory."""
+    with needing("onnx"):
+        from .runtimes.onnx_graph import OnnxGraph
+    graphs: dict[str, Graph] = {}
+    for graph in profile.graphs:
+        check = partial(profiles.check_digest, path, graph)
+        try:
+            graphs[graph.name], _ = OnnxGraph.of_file(path.parent / graph.file, threads, check)
+        except OSError as error:
+            raise profiles.unreadable(path, graph, error) from error
+    return graphs
 
 
 def _with_torch(profile: Profile) -> Tower:

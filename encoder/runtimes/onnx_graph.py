@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from hashlib import file_digest, sha256
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -14,10 +18,10 @@ _PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutio
 
 
 class OnnxGraph:
-    """A session on one ONNX file's bytes."""
+    """A session on one ONNX file."""
 
-    def __init__(self, model: bytes, threads: int) -> None:
-        """InvalidValue for bytes that are no ONNX model, or one whose weights are in another file."""
+    def __init__(self, model: bytes | str, threads: int, nbytes: int | None = None) -> None:
+        """InvalidValue for bytes, or a file of `nbytes`, that are no ONNX model or have weights in another file."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -30,13 +34,44 @@ class OnnxGraph:
                 model, options, providers=[provider for provider in _PROVIDERS if provider in available]
             )
         except Exception as error:  # its exceptions have no base class of their own
-            raise InvalidValue(f"{len(model)} bytes that are no ONNX model by themselves: {error}") from error
+            size = len(model) if nbytes is None else nbytes
+            raise InvalidValue(f"{size} bytes that are no ONNX model by themselves: {error}") from error
         self._names = [node.name for node in self._session.get_inputs()]
+
+    @classmethod
+    def of_file(
+        cls, path: Path, threads: int, check: Callable[[bytes], None] = lambda digest: None
+    ) -> tuple[OnnxGraph, bytes]:
+        """A session on a file, and the SHA-256 of what is in it, which `check` may refuse before anything reads it.
+
+        OSError if it cannot be read.
+        The file is never in memory beside the session's own copy, which would be a fifth of a small encoder's process.
+        """
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            digest = file_digest(file, "sha256").digest()
+            # By its descriptor: the same file whatever happens to its name, and no neighbours to take weights from.
+            link = f"/proc/self/fd/{file.fileno()}"
+            if not os.path.exists(link):  # not Linux
+                model = path.read_bytes()
+                check(sha256(model).digest())
+                return cls(model, threads), sha256(model).digest()
+            check(digest)
+            graph = cls(link, threads, before.st_size)
+            after = os.fstat(file.fileno())
+        if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+            raise InvalidValue(f"{path.name} was changed while it was read")
+        return graph, digest
 
     @property
     def metadata(self) -> dict[str, str]:
         """What its maker wrote into the file."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    @property
+    def providers(self) -> list[str]:
+        """Who runs it, the first where it can: a GPU's, where there is one."""
+        return list(self._session.get_providers())
 
     @property
     def inputs(self) -> list[tuple[str, list[int | str | None]]]:

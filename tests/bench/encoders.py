@@ -4,7 +4,8 @@
     python -m tests.bench.encoders vit-s --images cifar10_jpeg.npz --encoder hf:OUT      # OUT: tests/bench/dinov2.py
 
 One configuration after the other, each timed in turns with the plain model and the strongest runtime, image by image,
-so that a busy moment of the machine reaches all three; --rows FILE keeps what is done, and a second run goes on there.
+and in seconds that the process really had, so that other work on the machine blurs the figures little. --rows FILE
+keeps what is done, and a second run goes on there.
 Top-1 is of the model's own head, or of a linear probe fitted on the plain model's features of other images.
 """
 
@@ -30,7 +31,7 @@ from .encoder_cases import Case, alone, on, tower_for
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "encoders.md"
 TIMED_IMAGES = 12
-ROUNDS = 3
+ROUNDS = 2
 HEADINGS = (
     *("technique", "the sources say", "here", "ms", "× plain", "× strongest"),
     *("cosine", "min", "token", "top-1", "points", "MB"),
@@ -111,7 +112,8 @@ class Lines:
     def _line(self, case: Case) -> Done:
         started, work = time.perf_counter(), self._work
         tower, megabytes = tower_for(work, case, self._cosine_min)
-        times = measure.milliseconds(self._rivals | {"this": tower}, work.measured.pixels[:TIMED_IMAGES], rounds=ROUNDS)
+        rivals, timed = self._rivals | {"this": tower}, work.measured.pixels[:TIMED_IMAGES]
+        times = measure.milliseconds(rivals, timed, rounds=ROUNDS, clock=time.process_time)
         row = Row(case.name, times["this"], times["plain"] / times["this"], megabytes=megabytes)
         if "strongest" in times:
             row = replace(row, over_strongest=times["strongest"] / times["this"])

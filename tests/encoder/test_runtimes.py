@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from edgecache.encoder import quantization, vit_file
 from edgecache.encoder.export import check, error_of, exported
 from edgecache.encoder.runtimes import Array, Runtime, open_graph
+from edgecache.encoder.runtimes.onnx_graph import OnnxGraph
 from edgecache.encoder.runtimes.torch_graph import TorchGraph
 from edgecache.encoder.spec import TINY_WEIGHTS
 from edgecache.encoder.vit import VisionTransformer, VitShape
@@ -101,3 +103,14 @@ def test_a_runtime_that_is_not_installed_is_named_with_its_extra(runtime: str, m
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert f"InvalidValue: {missing} is not installed: pip install 'edgecache[{runtime}]'" in answer.stderr
+
+
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider"])
+def test_where_there_is_a_gpu_it_is_used_and_makes_the_same(
+    provider: str, model: VisionTransformer, onnx_file: bytes
+) -> None:
+    if provider not in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has no {provider}: it wants onnxruntime-gpu and a GPU")
+    graph = OnnxGraph(onnx_file, 1)
+    assert provider in graph.providers
+    check(model, graph, list(pictures(1)[0]))
