@@ -50,6 +50,10 @@ class LeaseDesk:
         """`claimant` lacks `key` and could make it in `encode_s`."""
         return self._leases.claim(self._now(), key, claimant, encode_s)
 
+    def is_leased(self, key: bytes) -> bool:
+        """Whether somebody has a lease of this node's to make `key`."""
+        return self._leases.held(self._now(), key) is not None
+
     async def wait(self, key: bytes, timeout_s: float) -> None:
         """Until the features of `key` are here, or nobody makes them any more, or `timeout_s` have passed."""
         if self._leases.held(self._now(), key) is None or self._waiting_count >= WAITING_MAX:

@@ -228,7 +228,7 @@ class Node:
             rng=random.Random(f"{seed}:{self.id}:breakers"),
             now=loop.time,
         )
-        self._desk = LeaseDesk(self._neighbourhood, held=self.store.peek, now=loop.time)
+        self.desk = LeaseDesk(self._neighbourhood, held=self.store.peek, now=loop.time)
         self.moving = Moving(
             self.id,
             store=self.store,
@@ -244,7 +244,7 @@ class Node:
             name=self.name,
             store=self.store,
             neighbourhood=self._neighbourhood,
-            desk=self._desk,
+            desk=self.desk,
             encoder=encoder,
             versions=self.versions,
             removals=self.removals,
@@ -264,7 +264,7 @@ class Node:
             store=self.store,
             lookup=self.lookup,
             membership=self.membership,
-            desk=self._desk,
+            desk=self.desk,
             gossip=self._gossip,
             journal=journal,
             versions=self.versions,
@@ -466,7 +466,7 @@ class Node:
     def _on_lost(self, protocol: PeerProtocol, reason: str) -> None:
         self._inbound.discard(protocol)
         if (peer := protocol.connection.peer) is not None:
-            self._desk.gone(peer.id)
+            self.desk.gone(peer.id)
         if protocol.was_offended:
             if protocol.was_opened:
                 self.stats.protocol_errors += 1
@@ -519,7 +519,7 @@ class Node:
     def _members_changed(self, changed: list[Member]) -> None:
         for member in changed:
             if member.state is not State.ALIVE:
-                self._desk.gone(member.id)
+                self.desk.gone(member.id)
             else:
                 self._neighbourhood.is_back(member.id)
                 with contextlib.suppress(ValueError):  # a name that does not print: no name to write in a file

@@ -5,7 +5,8 @@
     A call that hangs     every call ends by its deadline, whoever is dead, cut off, slow or stopped
     A lasting quarrel     some time after the last fault, all agree on members, ring, versions and removals, and hold
                           nothing that is outdated or was removed, wherever the nodes were then;
-                          and each knows what each other holds
+                          and each knows what each other holds; then every node answers what was ever acknowledged as
+                          durable, and for an image that all want at once there is one lease at most
 
 The seed decides everything, so a seed that fails is a bug report.
 """
@@ -18,13 +19,17 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
+from ..node.eviction.lru import LRU
 from ..node.membership import State
+from ..node.store.disk import DiskStore
+from ..node.store.threads import NoThreads
 from ..node.versions import AnotherVersionIsCurrent
 from ..protocol import payload as payloads
 from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from . import virtual_time
 from .cluster import Cluster
+from .memory_directory import MemoryDirectory
 from .modelled import DeviceEncoder, FeatureModel
 from .world import InvariantBroken
 
@@ -36,7 +41,9 @@ FAULT_EVERY_S = 4.0
 # With an image peers have 0.25 s and copies 0.5 s for each device that hangs; without, peers have 2 s.
 DEADLINE_S = 2.5 + DEVICES_MAX * 0.5
 CONVERGES_WITHIN_S = 90.0
-USERS_ENCODER = "mine"
+USERS_ENCODER, KEPT_ENCODER = "mine", "kept"
+DISK_BYTES = 8 * 1024 * 1024  # nothing has to go from it
+LEASED_IMAGES = 10
 
 
 def soak(seed: int, minutes: float = 2.0) -> dict[str, int]:
@@ -57,12 +64,30 @@ class Soak:
         self._broken: InvariantBroken | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._mending: set[asyncio.Task[None]] = set()
+        self._directories: dict[int, MemoryDirectory] = {}
+        self._has_disks = self._rng.random() < 0.5
+        self._durable: list[payloads.Payload] = []
         self._cluster = Cluster(
             self._rng.randint(DEVICES_MIN, DEVICES_MAX - 2),
             seed=seed,
             memory_bytes=self._rng.choice([20_000, 200_000, 2_000_000]),  # some evict all the time, some never
             encoder=lambda index: DeviceEncoder(self._model, ENCODE_S),
+            disk=self._disk,
         )
+
+    def _disk(self, index: int) -> DiskStore | None:
+        if not self._has_disks:
+            return None
+        disk = DiskStore(
+            lambda: self._directories.setdefault(index, MemoryDirectory()),
+            DISK_BYTES,
+            LRU,
+            threads=NoThreads(),
+            entries_max=10_000,
+            now=asyncio.get_running_loop().time,
+        )
+        disk.start()
+        return disk
 
     async def run(self) -> dict[str, int]:
         """Questions every 50 ms and a fault every few seconds; then peace, and a look at what is left."""
@@ -81,6 +106,8 @@ class Soak:
             await asyncio.gather(*self._calls)
             cluster.network.heal()
             await self._check_agreement()
+            await self._check_what_is_durable()
+            await self._check_leases()
             if self._broken is not None:
                 raise self._broken
         return dict(sorted(self._happened.items()))
@@ -95,7 +122,9 @@ class Soak:
     async def _ask_again_and_again(self) -> None:
         while True:
             await asyncio.sleep(self._rng.expovariate(1 / ASK_EVERY_S))
-            question = self._rng.choice([self._get, self._get, self._get_by_hash, self._put, self._get_of_users])
+            question = self._rng.choice(
+                [self._get, self._get, self._get_by_hash, self._put, self._get_of_users, self._put_durably]
+            )
             if (index := self._any_running()) is not None:
                 self._start(self._within_deadline(question, index, self._rng.randrange(IMAGES)), self._calls)
 
@@ -130,6 +159,17 @@ class Soak:
         version = self._rng.choice([self._version, self._version, max(1, self._version - 1)])  # some are late
         await self._cluster.nodes[index].lookup.put(_made_elsewhere(image, version))
 
+    async def _put_durably(self, index: int, image: bytes) -> None:
+        node = self._cluster.nodes[index]
+        if not self._has_disks or not node.has_remembered.is_set():
+            return
+        number = self._happened.get("durable put", 0)
+        self._count("durable put")
+        stored = await node.lookup.put(_made_elsewhere(b"kept %d" % number, 1, KEPT_ENCODER))
+        is_durable = await node.lookup.make_durable(stored.payload)
+        if is_durable and self._cluster.nodes[index] is node and self._cluster.is_running(index):
+            self._durable.append(stored.payload)  # whoever asked has been told
+
     async def _get_of_users(self, index: int, image: bytes) -> None:
         node, version = self._cluster.nodes[index], max(1, self._version - self._rng.randrange(2))
         wanted = _made_elsewhere(image, version)
@@ -148,7 +188,12 @@ class Soak:
     async def _crash(self) -> None:
         if (index := self._any_running(spare=2)) is not None:
             self._count("crash")
+            if (directory := self._directories.get(index)) is not None:  # as it is now: what waits is lost
+                is_power_cut = self._rng.random() < 0.5
+                left = directory.after_power_cut(self._rng) if is_power_cut else directory.reopened()
             await self._cluster.crash(index)
+            if directory is not None:
+                self._directories[index] = left
             await asyncio.sleep(self._rng.expovariate(1 / 5))
             await self._cluster.restart(index)
 
@@ -156,6 +201,8 @@ class Soak:
         if (index := self._any_running(spare=2)) is not None:
             self._count("leave")
             await self._cluster.leave(index)
+            if index in self._directories:
+                self._directories[index] = self._directories[index].reopened()
             await asyncio.sleep(self._rng.expovariate(1 / 5))
             await self._cluster.restart(index)
 
@@ -222,7 +269,9 @@ class Soak:
             known = {n.name: {e: str(c.version) for e, c in n.versions.current().items()} for n in nodes}
             self._break(f"no agreement {CONVERGES_WITHIN_S:g} s after the last fault: {alive} alive, versions {known}")
         for node in nodes:
-            for held in node.store.memory:
+            for held in [await node.store.read(key) for key in node.store.keys()]:  # noqa: SIM118
+                if held is None:
+                    continue
                 if not node.versions.is_current(held.key.encoder):
                     self._break(f"{node.name} still holds {held.key}")
                 if any(not other.removals.allows(held) for other in nodes):
@@ -231,6 +280,25 @@ class Soak:
             await self._cluster.until(self._cluster.has_told, CONVERGES_WITHIN_S)
         except TimeoutError:
             self._break(f"some directory is still wrong {CONVERGES_WITHIN_S:g} s after the last change")
+
+    async def _check_what_is_durable(self) -> None:
+        for node in self._cluster.nodes:
+            for kept in self._durable:
+                found = await node.lookup.get(kept.key)
+                if found is None or found.payload.data != kept.data:
+                    self._break(f"{node.name} does not answer {kept.key}, which was acknowledged as durable")
+
+    async def _check_leases(self) -> None:
+        nodes = self._cluster.nodes
+        for number in range(LEASED_IMAGES):
+            image = b"image that all want %d" % number
+            key = self._model.key(digest_of(image))
+            asking = asyncio.gather(*(node.lookup.get(key, image) for node in nodes))
+            while not asking.done():
+                if (leases := sum(node.desk.is_leased(key.packed) for node in nodes)) > 1:
+                    self._break(f"{leases} leases to encode one image")
+                await asyncio.sleep(0.002)
+            await asking
 
     def _agree(self) -> bool:
         nodes = self._cluster.nodes
@@ -250,8 +318,8 @@ class Soak:
             self._broken = InvariantBroken(f"{what}, at {now:.3f} s (seed {self._seed})")
 
 
-def _made_elsewhere(image: bytes, version: int) -> payloads.Payload:
+def _made_elsewhere(image: bytes, version: int, encoder: str = USERS_ENCODER) -> payloads.Payload:
     """A user's own features of an image: different for each version."""
-    key = FeatureKey(digest_of(image), EncoderIdentity.declared(USERS_ENCODER, str(version)))
+    key = FeatureKey(digest_of(image), EncoderIdentity.declared(encoder, str(version)))
     told = digest_of(image + b" %d" % version)
     return payloads.encode(np.frombuffer(told, np.uint8).astype(np.float32).reshape(4, 8) + 1, key)

@@ -127,7 +127,7 @@ async def test_a_lease_is_given_back_by_who_was_fetched_from_elsewhere() -> None
         found, _ = await timed(cluster.nodes[3], cluster, image)
         assert (found.source, found.node) == (Source.PEER, "n4")
         await asyncio.sleep(0.01)
-        assert len(cluster.nodes[0]._desk._leases) == 0
+        assert len(cluster.nodes[0].desk._leases) == 0
 
 
 # -- nobody waits -----------------------------------------------------------------------------------------------------
