@@ -26,11 +26,13 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from .access_history import USE_BYTES_MAX
 from .disk_index import DiskIndex, Entry
+from .disk_room import DiskRoom
+from .disk_stats import DiskStats
+from .put_queue import PutQueue
 from .records import HEADER_BYTES
 from .segment_files import Loaded, SegmentFiles, Write, is_full, newest
 from .slots import SEGMENT_HEADER_BYTES, Place, Segment, segment_bytes_for, slot_bytes_for
@@ -51,34 +53,7 @@ ENTRY_SHARE_MAX = 4  # an entry takes at most a quarter of the capacity
 HISTORY_SHARE = 64  # and the access history, old and new together, a 64th
 SAVE_HISTORY_S = 300.0
 
-_NOTHING = memoryview(b"")
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _Put:
-    """A write that waits its turn; `data` None is a removal."""
-
-    data: memoryview | None
-    number: int
-    was_used: bool = False
-
-
-@dataclass(slots=True)
-class DiskStats:
-    """Counters; they only grow."""
-
-    corrupt: int = 0
-    """Entries that did not match their checksum, or could not be read."""
-    dropped: int = 0
-    """Entries that were not taken: the queue was full, or the disk in trouble."""
-    read_bytes: int = 0
-    written_bytes: int = 0
-    """Of entries, first writes and moves."""
-    moved: int = 0
-    """Entries that were moved so that another size of slot could have their segment."""
-    syncs: int = 0
 
 
 class DiskStore:
@@ -102,16 +77,14 @@ class DiskStore:
         self._threads = threads
         self._now = now
         self._files: SegmentFiles | None = None
+        self._room: DiskRoom | None = None
         history_bytes = capacity_bytes // HISTORY_SHARE
         self._index = DiskIndex(
             capacity_bytes - history_bytes, policy(), entries_max, uses_max=history_bytes // (2 * USE_BYTES_MAX)
         )
         self._set_aside_bytes = 0
         self._reading = asyncio.Semaphore(READS_MAX)
-        # Waiting for their batch, in the order of their numbers, and what of it is being written.
-        self._queue: dict[bytes, _Put] = {}
-        self._queue_bytes = 0
-        self._accepted = 0
+        self._queue = PutQueue()
         self._dirty: dict[int, None] = {}  # segments written to since the last sync
         self._synced = 0
         self._synced_at = 0.0
@@ -146,9 +119,13 @@ class DiskStore:
         try:
             found = await self._threads.write(_loaded, self._open_directory, self._index.slots.capacity_bytes)
         except OSError as error:
-            self._in_trouble(f"the disk store cannot be opened: {error.strerror or error}")
+            self._cannot("be opened", error)
             return
         self._files = found.files
+        self._room = DiskRoom(
+            self._index, found.files, self._threads, self.stats,
+            on_trouble=self._cannot, on_deleted=lambda segment: self._dirty.pop(segment, None),
+        )  # fmt: skip
         self._set_aside_bytes = found.files.set_aside_bytes()
         self._index.load(found.segments, found.kept, found.stale)
         self._index.recall(found.uses)
@@ -173,7 +150,7 @@ class DiskStore:
     @property
     def queued_bytes(self) -> int:
         """What was put and is not written yet."""
-        return self._queue_bytes
+        return self._queue.nbytes
 
     @property
     def evictions(self) -> int:
@@ -189,11 +166,11 @@ class DiskStore:
         return len(self._index.entries)
 
     def __contains__(self, key: object) -> bool:
-        put = self._queue.get(key)  # type: ignore[call-overload]
+        put = self._queue.get(key)
         return put.data is not None if put is not None else key in self._index.entries
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter([key for key in {**self._index.entries, **self._queue} if key in self])
+        return iter([key for key in dict.fromkeys([*self._index.entries, *self._queue]) if key in self])
 
     def keys_of_image(self, digest: bytes) -> list[bytes]:
         """Every key of the image `digest`."""
@@ -248,7 +225,7 @@ class DiskStore:
     def put(self, key: bytes, data: memoryview) -> bool:
         """Keep `data`, which must not change until it is written; False when it is too large or cannot be taken now."""
         takes = self._files is not None and not self._is_closing and (self.trouble is None or self._is_full)
-        has_room = not self._queue_bytes or self._queue_bytes + len(data) <= QUEUE_BYTES_MAX
+        has_room = not self._queue.nbytes or self._queue.nbytes + len(data) <= QUEUE_BYTES_MAX
         if not (takes and has_room and self.fits(len(data))):
             self.stats.dropped += 1
             return False
@@ -273,7 +250,7 @@ class DiskStore:
 
     async def flush(self, key: bytes | None = None) -> bool:
         """Wait until all that was put and removed before is synced. Whether `key` is then on disk; or all is well."""
-        number = self._accepted
+        number = self._queue.accepted
         if self._synced < number and self._task is not None and not self._task.done():
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((number, done))
@@ -296,14 +273,9 @@ class DiskStore:
         self._threads.close()
 
     def _enqueue(self, key: bytes, data: memoryview | None) -> None:
-        self._accepted += 1
-        waiting = self._queue.pop(key, None)
-        if waiting is not None:
-            self._queue_bytes -= len(waiting.data or _NOTHING)
-        self._queue[key] = _Put(data, self._accepted)
-        self._queue_bytes += len(data or _NOTHING)
+        self._queue.add(key, data)
         self._work.set()
-        if self._queue_bytes >= BATCH_BYTES:
+        if self._queue.nbytes >= BATCH_BYTES:
             self._hurry.set()
 
     # -- the writer ---------------------------------------------------------------------------------------------
@@ -314,7 +286,7 @@ class DiskStore:
             if self.trouble is not None and self._now() >= self._retry_at:
                 await self._try_again()
             if self._files is None:
-                self._give_up_queue()
+                self.stats.dropped += self._queue.clear()
                 if self._is_closing:
                     break
             while self._has_writes:
@@ -322,7 +294,7 @@ class DiskStore:
             if self._dirty and (self._hurry.is_set() or self._now() - self._synced_at >= SYNC_S):
                 await self._sync()
             elif not self._dirty:
-                self._synced = self._written
+                self._synced = self._queue.written
             self._answer_waiting()
             if self._files is not None and (self._is_closing or self._now() - self._saved_at >= SAVE_HISTORY_S):
                 await self._save_history()
@@ -334,14 +306,9 @@ class DiskStore:
         try:
             await self._threads.write(self._files.save_history, packed)
         except OSError as error:
-            self._in_trouble(f"the disk store cannot be written to: {error.strerror or error}", is_full(error))
+            self._cannot("be written to", error)
         else:
             self._history_bytes = len(packed)
-
-    @property
-    def _written(self) -> int:
-        """The number up to which everything has had its batch."""
-        return next(iter(self._queue.values())).number - 1 if self._queue else self._accepted
 
     @property
     def _has_writes(self) -> bool:
@@ -359,22 +326,21 @@ class DiskStore:
             await _until(self._work, max(0.0, due - self._now()))
         if not (self._waiting or self._is_closing):
             self._hurry.clear()
-            if self._queue_bytes < BATCH_BYTES:
+            if self._queue.nbytes < BATCH_BYTES:
                 await _until(self._hurry, BATCH_S)
 
     async def _write_batch(self) -> None:
         """Give what waits longest its slots, write it, and count it in."""
         assert self._files is not None
-        taken: list[tuple[bytes, _Put]] = []
+        assert self._room is not None
+        taken = self._queue.batch(min(BATCH_BYTES, self.capacity_bytes // 8))
         batch: list[tuple[bytes, Entry]] = []
         writes: list[Write] = []
-        batch_bytes = 0
-        for key, put in tuple(self._queue.items()):
-            batch_bytes += len(put.data or _NOTHING)
-            if taken and batch_bytes > min(BATCH_BYTES, self.capacity_bytes // 8):
-                break
-            taken.append((key, put))
-            place = await self._place(key, len(put.data), writes) if put.data is not None else None
+        for key, put in taken:
+            if put.data is not None:
+                place = await self._room.place(key, len(put.data), writes, can_grow=not self._is_full)
+            else:
+                place = None
             if put.data is None or place is None:
                 self._index.drop(key)  # an old entry must not answer after a new one was acknowledged
                 self.stats.dropped += put.data is not None
@@ -390,7 +356,7 @@ class DiskStore:
         try:
             await self._threads.write(self._files.write, writes, erase)
         except OSError as error:
-            self._in_trouble(f"the disk store cannot be written to: {error.strerror or error}", is_full(error))
+            self._cannot("be written to", error)
             self._index.to_erase.extend(erase)  # once the disk works again
             self._index.release(entry.place for _, entry in batch)
             for key, _ in batch:
@@ -403,20 +369,18 @@ class DiskStore:
         for key, put in taken:
             if put.was_used:
                 self._index.touch(key, self._now())
-            if self._queue.get(key) is put:  # not put again meanwhile
-                del self._queue[key]
-                self._queue_bytes -= len(put.data or _NOTHING)
+            self._queue.done(key, put)
 
     async def _sync(self) -> None:
         assert self._files is not None
-        written = self._written
+        written = self._queue.written
         dirty, self._dirty = self._dirty, {}
         unsynced, replaced = self._index.begin_sync()
         self._synced_at = self._now()
         try:
             await self._threads.write(self._files.sync, dirty)
         except OSError as error:
-            self._in_trouble(f"the disk store cannot be synced: {error.strerror or error}", is_full(error))
+            self._cannot("be synced", error)
             # The kernel may have dropped what it could not write, and would say nothing the next time.
             for key, entry in unsynced.items():
                 if self._index.entries.get(key) is entry:
@@ -431,96 +395,15 @@ class DiskStore:
                 done.set_result(None)
         self._waiting = [(number, done) for number, done in self._waiting if number > self._synced]
 
-    def _give_up_queue(self) -> None:
-        self.stats.dropped += sum(put.data is not None for put in self._queue.values())
-        self._queue.clear()
-        self._queue_bytes = 0
-
-    # -- room ---------------------------------------------------------------------------------------------------
-
-    async def _place(self, key: bytes, data_bytes: int, writes: list[Write]) -> Place | None:
-        """A slot for so much data: a free one, one of a new or emptied segment, or one that an eviction frees.
-
-        A segment that the batch is about to write to, `writes`, is not emptied.
-        """
-        slots = self._index.slots
-        slot_bytes = slot_bytes_for(HEADER_BYTES + data_bytes)
-        can_grow = not self._is_full
-        while True:
-            if self._index.has_room:
-                if (place := slots.take(slot_bytes, key)) is not None:
-                    return place
-                segment = slots.next_segment(slot_bytes, self._set_aside_bytes)
-                if segment is not None and can_grow:
-                    can_grow = await self._create(segment)
-                    continue
-                if (
-                    emptied := slots.to_drain(slot_bytes, {write.place.segment for write in writes})
-                ) is not None and await self._drain(emptied):
-                    can_grow = True  # into the room that this has made
-                    continue
-                if (place := slots.take_larger(slot_bytes, key)) is not None:
-                    return place
-            if not self._index.evict():
-                return None
-
-    async def _create(self, segment: Segment) -> bool:
-        """Make a segment; False if the disk has no room for it."""
-        assert self._files is not None
-        try:
-            await self._threads.write(self._files.create, segment)
-        except FileExistsError:
-            self._index.slots.skip(segment.number)
-        except OSError as error:
-            self._in_trouble(f"the disk store cannot grow: {error.strerror or error}", is_full(error))
-            return False
-        else:
-            self._index.slots.add(segment)
-        return True
-
-    async def _drain(self, number: int) -> bool:
-        """Move what a segment holds to others of its slot size, and delete it; False if the disk fails."""
-        assert self._files is not None
-        slots = self._index.slots
-        moved: list[tuple[bytes, Entry, Place]] = []
-        writes: list[Write] = []
-        try:
-            for place, key in slots.occupants(number):
-                entry = self._index.entries.get(key)
-                if entry is None or entry.place != place:  # an old record of a key that was put again
-                    continue
-                data = await self._threads.write(self._files.read, place, key, entry.sequence, entry.data_bytes)
-                if data is None:
-                    self.stats.corrupt += 1
-                    self._index.drop(key)
-                    continue
-                target = slots.take(slots.shape(number).slot_bytes, key, without=number)
-                assert target is not None, "to_drain counted the free slots"
-                moved.append((key, entry, target))
-                writes.append(Write(target, entry.sequence, key, data))
-            await self._threads.write(self._files.write, writes, ())
-            await self._threads.write(self._files.sync, {target.segment for _, _, target in moved})
-            await self._threads.write(self._files.delete, number)
-        except OSError as error:
-            self._in_trouble(f"the disk store cannot be written to: {error.strerror or error}", is_full(error))
-            self._index.release(target for _, _, target in moved)
-            return False
-        for key, entry, target in moved:
-            self._index.move(key, target)
-            self.stats.written_bytes += entry.data_bytes
-        self.stats.moved += len(moved)
-        self._index.lose_segment(number)
-        self._dirty.pop(number, None)
-        return True
-
     # -- trouble ------------------------------------------------------------------------------------------------
 
-    def _in_trouble(self, what: str, is_full: bool = False) -> None:
+    def _cannot(self, what: str, error: OSError) -> None:
+        told = f"the disk store cannot {what}: {error.strerror or error}"
         if self.trouble is None:
-            _log.error("%s; tried again every %.0f s", what, RETRY_S)
+            _log.error("%s; tried again every %.0f s", told, RETRY_S)
             self._retry_at = self._now() + RETRY_S
-        self.trouble = what
-        self._is_full = is_full
+        self.trouble = told
+        self._is_full = is_full(error)
         self._work.set()
 
     async def _try_again(self) -> None:
@@ -541,7 +424,7 @@ class DiskStore:
     def check(self) -> None:
         """Assert that the bookkeeping agrees with what is held."""
         assert self.used_bytes <= self.capacity_bytes, (self.used_bytes, self.capacity_bytes)
-        assert self._queue_bytes == sum(len(put.data or _NOTHING) for put in self._queue.values())
+        self._queue.check()
         if not self._queue:
             self._index.check()
 
