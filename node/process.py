@@ -34,6 +34,7 @@ from .http_server import http_runner
 from .identity import HeldIdentity, Identity, claim
 from .interfaces import announced, is_loopback, present_addresses
 from .memory_readings import MemoryReadings
+from .remembered_removals import RememberedRemovals
 from .remembered_versions import RememberedVersions
 from .service import Node, Settings
 from .stats import Stats
@@ -172,6 +173,7 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             disk=disk,
             hour=lambda: time.localtime().tm_hour,
             remembered=RememberedVersions(_kept(identity, "versions.json")),
+            remembered_removals=RememberedRemovals(_kept(identity, "removals.msgpack"), time.time),
         )
         try:
             await node.start()

@@ -18,8 +18,12 @@ for longer than that.
 
 from __future__ import annotations
 
+import functools
+import heapq
+import math
+import operator
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,10 +38,7 @@ if TYPE_CHECKING:
     from ..protocol.payload import Payload
 
 KEPT_S = 24 * 3600.0
-KEPT_MAX = 16_384  # 4 MB of them
-# Two nodes that have heard the same may drop a tombstone some seconds apart. What they compare all the time is what is
-# younger than this; the rest is compared when they exchange everything.
-RECENT_S = 600.0
+KEPT_MAX = 16_384  # 5 MB of them; where there are more, every node keeps those with the highest stamps
 # Compared and exchanged in so many parts, by the first byte of the name.
 PARTS = 64
 # So many are told as rumors; of more at once who missed them hears in an exchange.
@@ -62,8 +63,10 @@ class Removals:
     """The tombstones of one node."""
 
     def __init__(self, rng: random.Random) -> None:
-        self._kept: OrderedDict[bytes, Removal] = OrderedDict()
-        self._recent: OrderedDict[bytes, Removal] = OrderedDict()
+        self._kept: dict[bytes, Removal] = {}
+        self._by_stamp: list[tuple[int, bytes]] = []  # a heap; some of it is not kept any more
+        self._oldest = math.inf
+        self._floor = 0  # stamps up to here were dropped for their number
         self._parts: list[dict[bytes, None]] = [{} for _ in range(PARTS)]
         self._sums = [0] * PARTS
         self._sum = 0
@@ -116,22 +119,23 @@ class Removals:
         """`name` was removed `age_s` ago; False if that is no news. InvalidValue for a stamp that no node gives."""
         self._check_stamp(stamp)
         known = self._kept.get(name)
-        if (known is not None and known.stamp >= stamp) or age_s >= KEPT_S:
+        if (known is not None and known.stamp >= stamp) or age_s >= KEPT_S or stamp <= self._floor:
             return False
         self._keep(Removal(name, stamp, now - age_s), now)
         return True
 
     def tick(self, now: float) -> None:
         """Time passes: drop what is over."""
-        for name in [name for name, removal in self._recent.items() if removal.since < now - RECENT_S]:
-            self._forget_recent(name)  # what was heard late is older than what was heard before it
-        while self._kept and next(iter(self._kept.values())).since < now - KEPT_S:
-            self._drop(next(iter(self._kept)))
+        if self._oldest >= now - KEPT_S:
+            return
+        for name in [name for name, removal in self._kept.items() if removal.since < now - KEPT_S]:
+            self._drop(name)
+        self._oldest = min((removal.since for removal in self._kept.values()), default=math.inf)
 
     # -- to compare and to tell ---------------------------------------------------------------------------------
 
     def digest(self) -> int:
-        """A number of 64 bits that differs where what was removed lately does."""
+        """A number of 64 bits that differs where what is known does."""
         return self._sum
 
     def sums(self) -> bytes:
@@ -149,6 +153,10 @@ class Removals:
         self._untold.clear()
         return news
 
+    def all(self) -> list[Removal]:
+        """Every removal that is known."""
+        return list(self._kept.values())
+
     def names(self) -> list[bytes]:
         """The keys and images that were removed."""
         return list(self._kept)
@@ -162,7 +170,7 @@ class Removals:
     def check(self) -> None:
         """Assert that the bookkeeping agrees with itself."""
         assert len(self._kept) <= KEPT_MAX
-        assert set(self._recent) <= set(self._kept)
+        assert set(self._kept) <= {name for _, name in self._by_stamp}
         assert sorted(name for part in self._parts for name in part) == sorted(self._kept)
         for number, part in enumerate(self._parts):
             expected = 0
@@ -170,10 +178,7 @@ class Removals:
                 assert name[0] % PARTS == number
                 expected ^= self._kept[name].digest()
             assert self._sums[number] == expected
-        expected = 0
-        for removal in self._recent.values():
-            expected ^= removal.digest()
-        assert self._sum == expected
+        assert self._sum == functools.reduce(operator.xor, self._sums)
 
     def _keep(self, removal: Removal, now: float) -> None:
         if removal.name in self._kept:
@@ -183,21 +188,22 @@ class Removals:
         self._kept[removal.name] = removal
         self._parts[removal.name[0] % PARTS][removal.name] = None
         self._sums[removal.name[0] % PARTS] ^= removal.digest()
-        if removal.since >= now - RECENT_S:
-            self._recent[removal.name] = removal
-            self._sum ^= removal.digest()
+        self._sum ^= removal.digest()
+        self._oldest = min(self._oldest, removal.since)
+        heapq.heappush(self._by_stamp, (removal.stamp, removal.name))
         while len(self._kept) > KEPT_MAX:
-            self._drop(next(iter(self._kept)))
+            stamp, name = heapq.heappop(self._by_stamp)
+            if name in self._kept and self._kept[name].stamp == stamp:
+                self._drop(name)
+                self._floor = max(self._floor, stamp)
+        if len(self._by_stamp) > 2 * KEPT_MAX:
+            self._by_stamp = sorted((removal.stamp, name) for name, removal in self._kept.items())
 
     def _drop(self, name: bytes) -> None:
         removal = self._kept.pop(name)
         del self._parts[name[0] % PARTS][name]
         self._sums[name[0] % PARTS] ^= removal.digest()
-        self._forget_recent(name)
-
-    def _forget_recent(self, name: bytes) -> None:
-        if (removal := self._recent.pop(name, None)) is not None:
-            self._sum ^= removal.digest()
+        self._sum ^= removal.digest()
 
     def _check_stamp(self, stamp: int) -> None:
         if not 0 < stamp <= STAMP_MAX:

@@ -42,6 +42,7 @@ from .peers import Peers
 from .prefetch import Prefetcher
 from .prefetching import Prefetching
 from .pressure import Reading
+from .remembered_removals import RememberedRemovals
 from .remembered_versions import RememberedVersions
 from .removals import Removals
 from .resizing import Resizing
@@ -146,6 +147,7 @@ class Node:
         seed: str,
         stats: Stats | None = None,
         remembered: RememberedVersions | None = None,
+        remembered_removals: RememberedRemovals | None = None,
         hour: Callable[[], int] | None = None,
         memory: MemoryStore | None = None,
         disk: DiskTier | None = None,
@@ -176,6 +178,8 @@ class Node:
         # What the ring is made of must be the same on every member, so it stays what it was at the start.
         self._placed_bytes = self.store.capacity_bytes
         self.removals = Removals(random.Random(f"{seed}:{self.id}:{self.boot}:removals"))
+        self._remembered_removals = remembered_removals or RememberedRemovals(None, loop.time)
+        self._remembered_removals.tell(self.removals, loop.time())
         self._stand_ins = StandIns(self._conversions, self.store, self.name)
         rumors = Rumors()
         self.membership = Membership(self.id, self.boot, rumors, tells_loopback=is_loopback(settings.peer_listen[0]))
@@ -375,6 +379,7 @@ class Node:
             if len(self._stand_ins.renewals) and (self._renewing is None or self._renewing.done()):
                 self._renewing = self._start_late(self.lookup.renew())
             await self._remembered.save(self.versions)
+            await self._remembered_removals.save(self.removals, now)
             await self._address_book.save()
 
     @property
@@ -667,6 +672,7 @@ class Node:
         self.store.tell_uses()
         await self.store.close()
         await self._remembered.save(self.versions)
+        await self._remembered_removals.save(self.removals, asyncio.get_running_loop().time(), at_once=True)
         with contextlib.suppress(OSError):
             await self._address_book.save()
 

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 from edgecache.node import removals as limits
-from edgecache.node.removals import KEPT_S, PARTS, RECENT_S, Removals
+from edgecache.node.removals import KEPT_S, PARTS, Removals
 from edgecache.protocol import payload as payloads
 from edgecache.protocol.errors import InvalidValue
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey
@@ -120,16 +120,31 @@ def test_removals_end_by_age_and_number(monkeypatch: pytest.MonkeyPatch) -> None
     here = node("a")
     here.make([bytes([number]) * 32 for number in range(15)], 0.0)
     assert len(here) == 10
-    here.hear(KEY.digest, 2**30, RECENT_S + 1, 0.0)
-    assert here.names()[-1] == KEY.digest
+    here.hear(KEY.digest, 2**30, KEPT_S / 2, 0.0)
     here.check()
-    here.tick(RECENT_S + 1)
-    assert here.digest() == 0
+    here.tick(KEPT_S / 2 + 1)  # what was heard late is older than what was heard before it
+    assert here.known(KEY) == 0
+    assert len(here) == 9
     here.check()
     here.tick(KEPT_S + 1)
+    assert here.digest() == 0
     assert len(here) == 0
     assert here.sums() == bytes(8 * PARTS)
     assert here.allows(made(0))
+
+
+def test_of_too_many_every_node_keeps_the_same_whatever_it_heard_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "KEPT_MAX", 10)
+    said = [(bytes([number]) * 32, 1 + number) for number in range(40)]
+    digests = set()
+    for seed in range(5):
+        here = node("a")
+        for name, stamp in random.Random(seed).sample(said, len(said)):
+            here.hear(name, stamp, 0, 1.0)
+            here.check()
+        assert sorted(removal.stamp for removal in here.all()) == list(range(31, 41))
+        digests.add(here.digest())
+    assert len(digests) == 1
 
 
 def test_parts_that_differ_are_named_and_exchanged() -> None:
