@@ -237,7 +237,8 @@ class Prefetcher(Generic[Key]):
 
     def __init__(self, memory_bytes: int) -> None:
         self.records = {forecast: Record() for forecast in Forecast}
-        self._memory_bytes = memory_bytes
+        self.memory_bytes = memory_bytes
+        """What it may fetch into, in which there is room for everything else as well."""
         self._successors: Successors[Key] = Successors()
         self._hours: Hours[Key] = Hours()
         self._budget = _Budget()
@@ -297,7 +298,7 @@ class Prefetcher(Generic[Key]):
     def _has_room(self, now: float) -> bool:
         return (
             len(self._under_way) < UNDER_WAY_MAX
-            and self._fetched_bytes < MEMORY_SHARE * self._memory_bytes
+            and self._fetched_bytes < MEMORY_SHARE * self.memory_bytes
             and self._budget.has(now)
         )
 

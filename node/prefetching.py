@@ -50,6 +50,10 @@ class Prefetching:
         finally:
             self._prefetcher.came(key, nbytes, self._now())
 
+    def resized(self, memory_bytes: int) -> None:
+        """Memory has another capacity now."""
+        self._prefetcher.memory_bytes = memory_bytes
+
     def told(self) -> dict[str, Any]:
         """What became of it, for GET /v1/stats."""
         return {

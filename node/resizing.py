@@ -16,6 +16,8 @@ class Resizing:
     """One store, its pressure, and whoever reads it; without a reader only the user changes the capacity."""
 
     def __init__(self, memory: MemoryStore, read: Callable[[], Reading] | None) -> None:
+        self.on_resized: Callable[[int], None] | None = None
+        """Hears of each other capacity."""
         self.pressure = Pressure(memory.capacity_bytes)
         self._memory = memory
         self._read = read
@@ -23,7 +25,7 @@ class Resizing:
 
     async def give(self, given_bytes: int) -> None:
         """The user gives it so many bytes; InvalidValue for more than it has addresses for."""
-        self._memory.resize(given_bytes, "resized")
+        self._resize(given_bytes, "resized")
         self.pressure.give(given_bytes)
         await self._settle()
 
@@ -41,9 +43,14 @@ class Resizing:
                 was_short = is_short
                 _log.info("memory for features: %d bytes of %d", capacity_bytes, pressure.given_bytes)
             if capacity_bytes != memory.capacity_bytes:
-                memory.resize(capacity_bytes, "pressure")
+                self._resize(capacity_bytes, "pressure")
             await self._settle()  # what was being sent the last time may be gone by now
             await asyncio.sleep(pressure.read_again_in_s)
+
+    def _resize(self, capacity_bytes: int, reason: str) -> None:
+        self._memory.resize(capacity_bytes, reason)
+        if self.on_resized is not None:
+            self.on_resized(capacity_bytes)
 
     async def _settle(self) -> None:
         """Until the store is within its capacity; whoever waits for the event loop has his turn between the steps."""

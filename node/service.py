@@ -263,6 +263,7 @@ class Node:
             now=loop.time,
             hour=hour if hour is not None else lambda: int(loop.time() // 3600) % 24,
         )
+        self.resizing.on_resized = self._prefetching.resized
         self.lookup.on_asked = self._prefetching.asked
         self._responder = Responder(
             store=self.store,

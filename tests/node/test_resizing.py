@@ -88,7 +88,10 @@ async def test_what_is_being_sent_is_given_back_when_it_has_gone() -> None:
 async def test_a_user_changes_the_capacity() -> None:
     device = Device()
     device.fill()
+    heard: list[int] = []
+    device.resizing.on_resized = heard.append
     await device.resizing.give(4 * MIB)
+    assert heard == [4 * MIB]
     assert device.memory.resident_bytes <= 4 * MIB
     assert device.memory.evicted["resized"] > 100
     await device.resizing.give(12 * MIB)
