@@ -103,10 +103,11 @@ class Arena:
         self._collect()
         if not self._sparse:
             self._sparse = self._extents.sparse_blocks()
-        if not self._sparse:
-            return []
-        starts = self._extents.starts_in(self._sparse.pop())
-        return [key for start in starts if (key := self._keys.get(start)) is not None]
+        keys: list[bytes] = []
+        while self._sparse and not keys:
+            starts = self._extents.starts_in(self._sparse.pop())
+            keys = [key for start in starts if (key := self._keys.get(start)) is not None]
+        return keys
 
     def moved(self, payload: Payload) -> Payload | None:
         """A small payload in a new slot beside those moved before it; None if it is large, or there is no room."""
@@ -116,12 +117,6 @@ class Arena:
         resident_max = self.resident_bytes + 2 * PAGE_BYTES + payload.nbytes
         slot = self.allocate(payload.nbytes, resident_max, is_moving=True)
         return self._copied(payload, slot) if slot is not None else None
-
-    def address(self, payload: Payload) -> int:
-        """Where in the arena `payload` lies."""
-        slot = self._slot(payload.data)
-        assert slot is not None
-        return slot.start
 
     def let_go(self, payload: Payload) -> None:
         """The store does not hold `payload` any more; nothing to do, since others may."""

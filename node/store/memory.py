@@ -55,9 +55,6 @@ class Room(Protocol):
     def sparse(self) -> list[bytes]:
         """Keys of payloads that keep much memory from being given back, and would not if all of them were moved."""
 
-    def address(self, payload: Payload) -> int:
-        """The order in which `moved` does most good."""
-
     def let_go(self, payload: Payload) -> None:
         """The store does not hold `payload` any more."""
 
@@ -86,7 +83,6 @@ class MemoryStore:
         self._encoders: Counter[bytes] = Counter()  # how many entries are of each, by its digest
         self._ceiling = capacity_bytes  # what may be taken now, while it shrinks to the capacity
         self._shrinks_for = ""
-        self._to_move: list[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -197,7 +193,6 @@ class MemoryStore:
         self._ceiling = max(capacity_bytes, self.resident_bytes)
         self.capacity_bytes = capacity_bytes
         self._shrinks_for = reason
-        self._to_move = None
 
     def settle(self, steps_max: int = 64) -> bool:
         """Evict, and give memory back, in at most so many steps; whether what is held is within the capacity."""
@@ -208,23 +203,18 @@ class MemoryStore:
             if room.resident_bytes <= resident_max or not self._payloads:  # without entries, what is left is being sent
                 break
             # A little more than is needed: what is moved together still shares a page here and there.
-            if room.used_bytes > resident_max - resident_max // 32 or not self._move_one():
+            if room.used_bytes > resident_max - resident_max // 32 or not self._wins_by_moving(resident_max):
                 self._evict(self._shrinks_for)
         self._ceiling = max(self.capacity_bytes, self.resident_bytes)
         return self._ceiling == self.capacity_bytes
 
-    def _move_one(self) -> bool:
-        """Move the next entry away from a page that it keeps from being given back; False when all have been."""
-        if self._to_move is None:
-            by_address = sorted(self._payloads.values(), key=self._room.address, reverse=True)
-            self._to_move = [payload.key.packed for payload in by_address]
-        while self._to_move:
-            key = self._to_move.pop()
-            payload = self._payloads.get(key)
-            if payload is not None and (moved := self._room.moved(payload)) is not None:
-                self._payloads[key] = moved
-                return True
-        return False
+    def _wins_by_moving(self, resident_max: int) -> bool:
+        """Move some entries together; whether memory could be given back for that."""
+        before = self._room.resident_bytes
+        if not self._move_together():
+            return False
+        self._room.trim(resident_max)
+        return self._room.resident_bytes < before
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -352,10 +342,6 @@ class Heap:
     def sparse(self) -> list[bytes]:
         """There is nothing between payloads."""
         return []
-
-    def address(self, payload: Payload) -> int:
-        """They are all alike."""
-        return 0
 
     def let_go(self, payload: Payload) -> None:
         """Its bytes are used no longer."""
