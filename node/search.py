@@ -202,8 +202,8 @@ class Search:
         asking: set[asyncio.Task[Found | None]] = set()
         try:
             while waiting or asking:
-                patience_s = max(0.0, max(deadline, question.hold_until) - self._now())
-                if patience_s == 0:
+                until = max(deadline, self._useless_at(question)) if question.can_encode else deadline
+                if (patience_s := until - self._now()) <= 0:
                     return None
                 if waiting:
                     node = waiting.popleft()
@@ -249,10 +249,11 @@ class Search:
                 raise _OwnTurn
             has_waited = True
             question.hold_until = max(question.hold_until, self._now() + timeout_s)
-            made = self._from_peer(question, owner, await self._desk.wait_at(owner, packed, timeout_s))
+            # If it is late this node begins, too, and the other may still be the first.
+            made = self._from_peer(question, owner, await self._desk.wait_at(owner, packed, timeout_s + encode_s))
             if made is not None:
                 return made
-            # It died, or gave up, or is late. If there is time left, hear who is at it now.
+            # It died, or gave up. If there is time left, hear who is at it now.
             if (timeout_s := question.hold_until - self._now()) <= 0:
                 raise _OwnTurn
         found = self._from_peer(question, owner, reply.payload if reply is not None else None)
@@ -272,5 +273,5 @@ class Search:
 
     def _useless_at(self, question: Question) -> float:
         """When an answer would come later than what is encoded here."""
-        encode_s = self._costs.encode_s(question.ahead)
-        return question.started + self._costs.patience_s(question.ahead) + (encode_s or FETCH_TIMEOUT_S)
+        begins_at = max(question.started + self._costs.patience_s(question.ahead), question.hold_until)
+        return begins_at + (self._costs.encode_s(question.ahead) or FETCH_TIMEOUT_S)

@@ -100,6 +100,28 @@ def test_whoever_dies_while_it_encodes_is_replaced_at_once(holder: str) -> None:
 
 
 @in_virtual_time
+async def test_who_is_late_may_still_be_first() -> None:
+    class Moody(ModelledEncoder):
+        is_slow = False
+
+        async def encode(self, image: bytes) -> NDArray[np.float32]:
+            await asyncio.sleep(0.5 * ENCODE_S if self.is_slow else 0.0)
+            return await super().encode(image)
+
+    moody = Moody()
+    async with Cluster(4, encoder=lambda index: moody if index == 2 else ModelledEncoder()) as cluster:
+        await warm_up(cluster)
+        image = owned_by(cluster, 0)
+        moody.is_slow = True
+        late = asyncio.ensure_future(timed(cluster.nodes[2], cluster, image))
+        await asyncio.sleep(0.002)
+        found, took_s = await timed(cluster.nodes[3], cluster, image)
+        assert found.source is Source.PEER
+        assert 1.4 * ENCODE_S < took_s < 1.6 * ENCODE_S  # not 1.2 that it has waited, and its own encode
+        await late
+
+
+@in_virtual_time
 async def test_who_cannot_encode_after_all_gives_the_lease_back() -> None:
     class Broken(ModelledEncoder):
         async def encode(self, image: bytes) -> NDArray[np.float32]:

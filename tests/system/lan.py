@@ -61,7 +61,7 @@ class Lan:
                 finally:
                     process.kill()
 
-    def inside(self, number: int) -> list[str]:
+    def inside(self, number: int | str) -> list[str]:
         """What to put before a command to run it on a device."""
         return ["ip", "netns", "exec", f"{self._prefix}-{number}"]
 
