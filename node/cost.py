@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 ASK_SHARE = 0.10
 COPY_SHARE = 0.05
 HOLD_SHARE = 0.5  # for a peer that is steady
-LEASE_SHARE = 1.2  # how long the wait for another node's encode may take, from the request on
+LEASE_SHARE = 1.2  # when another node's encode should be here, from the request on, so that it is waited for
+LEASE_LATE_SHARE = 1.5  # and when it is given up
 
 # However slow the encoder: a LAN has answered by then or does not answer, and a caller would rather have its features.
 PATIENCE_MAX_S = 0.25
@@ -224,13 +225,17 @@ class Costs:
         return min(COPY_SHARE * quick_s, PATIENCE_MAX_S) if quick_s is not None else PATIENCE_UNKNOWN_S
 
     def lease_wait_s(self, elapsed_s: float, expected_s: float, node: NodeId, ahead: int) -> float:
-        """How long to wait for another node's encode, expected in `expected_s` and then fetched from `node`.
+        """How long to wait for another node's encode, expected in `expected_s`, put with `node` and then fetched there.
 
-        0 where that would come later than 1.2 of one's own: then one's own begins at once.
+        0 where that would come later than 1.2 of one's own: then one's own begins at once. One that was expected sooner
+        and is late is waited for a little longer: one's own would be later still, and keep the next image waiting.
         """
         own_s = self._encode_quantile(0.25, ahead)
-        left_s = (LEASE_SHARE * own_s if own_s is not None else ENCODE_UNKNOWN_S) - elapsed_s
-        return left_s if expected_s + self.fetch_s(node) <= left_s else 0.0
+        if own_s is None:
+            left_s = late_s = ENCODE_UNKNOWN_S - elapsed_s
+        else:
+            left_s, late_s = LEASE_SHARE * own_s - elapsed_s, LEASE_LATE_SHARE * own_s - elapsed_s
+        return late_s if expected_s + 2 * self.fetch_s(node) <= left_s else 0.0
 
     def worth_asking(self, now: float, nodes: Iterable[NodeId], ahead: int) -> list[NodeId]:
         """Those of `nodes` from which to fetch is cheaper than to encode here, the cheapest first.
