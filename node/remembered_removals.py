@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 FILE_BYTES_MAX = 2 * 1024 * 1024
 # The file is written whole, 80 bytes for each removal: not each time that somebody removes something.
 SAVE_EVERY_S = 10.0
+# Without news too: when a device was last on is known by this file.
+SIGN_OF_LIFE_S = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +53,16 @@ class RememberedRemovals:
         self._save_at = 0.0
         self._failing = False
         self._saving = asyncio.Lock()
+        self._sign_at = -math.inf
+        self.off_s = 0.0
+        """How long the device was off, as far as its clock tells."""
         if path is None:
             return
         try:
             content = read_small_file(path, FILE_BYTES_MAX)
             if content is not None:
                 self._found = msgspec.msgpack.decode(content, type=_File)
+                self.off_s = max(0.0, wall() - self._found.saved_at)
         except PermissionError as error:
             _log.warning("%s cannot be read: %s", path, error)
         except (OSError, msgspec.DecodeError) as error:
@@ -63,12 +70,11 @@ class RememberedRemovals:
 
     def tell(self, removals: Removals, now: float) -> None:
         """Have `removals` know what was known before the restart."""
-        off_s = max(0.0, self._wall() - self._found.saved_at)
         for removal in self._found.removals:
             if len(removal.name) not in (PACKED_KEY_BYTES, DIGEST_BYTES):
                 continue
             try:
-                removals.hear(removal.name, removal.stamp, max(0.0, removal.age_s) + off_s, now)
+                removals.hear(removal.name, removal.stamp, max(0.0, removal.age_s) + self.off_s, now)
             except InvalidValue as error:
                 _log.warning("%s: %s", self._path, error)
         self._found = _File(0.0, [])
@@ -76,10 +82,12 @@ class RememberedRemovals:
 
     async def save(self, removals: Removals, now: float, *, at_once: bool = False) -> None:
         """Write what `removals` knows if that is news, off the event loop, and not too often. Never raises."""
-        if self._path is None or removals.digest() == self._saved or (now < self._save_at and not at_once):
+        is_news = removals.digest() != self._saved and (now >= self._save_at or at_once)
+        if self._path is None or not (is_news or now >= self._sign_at or at_once):
             return
         async with self._saving:
-            self._save_at, digest = now + SAVE_EVERY_S, removals.digest()
+            self._save_at, self._sign_at = now + SAVE_EVERY_S, now + SIGN_OF_LIFE_S
+            digest = removals.digest()
             told = [_Removal(kept.name, kept.stamp, now - kept.since) for kept in removals.all()]
             content = msgspec.msgpack.encode(_File(self._wall(), told))
             try:

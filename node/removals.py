@@ -12,8 +12,8 @@ key or image when the making began: nearly always 0. A removal is about the payl
   on the other side of a split goes too;
 - one made after it stays, also on a node that hears of the removal only later.
 
-Tombstones end by age, which is told in seconds: no two clocks need to agree. A copy must not be apart from all others
-for longer than that.
+Tombstones end by age, which is told in seconds: no two clocks need to agree. A device that was off for longer than that
+trusts nothing that it held before (`remembered_removals.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..protocol.keys import FeatureKey
     from ..protocol.payload import Payload
 
-KEPT_S = 24 * 3600.0
+KEPT_S = 30 * 24 * 3600.0
 KEPT_MAX = 16_384  # 5 MB of them; where there are more, every node keeps those with the highest stamps
 # Compared and exchanged in so many parts, by the first byte of the name.
 PARTS = 64

@@ -44,7 +44,7 @@ from .prefetching import Prefetching
 from .pressure import Reading
 from .remembered_removals import RememberedRemovals
 from .remembered_versions import RememberedVersions
-from .removals import Removals
+from .removals import KEPT_S, Removals
 from .resizing import Resizing
 from .responder import Answer, Responder
 from .ring import Ring
@@ -345,6 +345,9 @@ class Node:
             return
         self.store.is_disk_open = False
         await self.store.disk.tier.ready()
+        if self._remembered_removals.off_s >= KEPT_S and self._address_book.peers():
+            dropped = sum(map(self.store.remove, self.store.keys()))
+            _log.warning("off for %d days: %d features are not trusted", KEPT_S // 86400, dropped)
         async for identity in self.store.encoders():
             self.versions.learn(identity)
         if len(self.store.disk.tier) and self._may_have_missed_something:

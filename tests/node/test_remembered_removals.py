@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from edgecache.node.remembered_removals import SAVE_EVERY_S, RememberedRemovals
+from edgecache.node.remembered_removals import SAVE_EVERY_S, SIGN_OF_LIFE_S, RememberedRemovals
 from edgecache.node.removals import KEPT_S, Removals
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey
 
@@ -43,23 +43,29 @@ def test_what_was_removed_is_known_after_a_restart_and_as_old_as_it_is(tmp_path:
     assert [round(5.0 - removal.since) for removal in known(path, wall=0.0).all()] == [100, 100]  # no clock to go by
 
 
-def test_nothing_is_written_without_news_nor_again_and_again(tmp_path: Path) -> None:
+def test_news_are_written_and_not_too_often_and_without_any_a_sign_of_life(tmp_path: Path) -> None:
     async def story() -> None:
-        path, removals = tmp_path / "removals", fresh()
-        remembered = RememberedRemovals(path, lambda: 0.0)
-        await remembered.save(removals, 0.0)
-        assert not path.exists()
-        removals.make([KEY.digest], 1.0)
-        await remembered.save(removals, 1.0)
-        written = path.read_bytes()
-        removals.make([OTHER.digest], 2.0)
-        await remembered.save(removals, 2.0)
-        assert path.read_bytes() == written
-        await remembered.save(removals, 2.0 + SAVE_EVERY_S)
-        assert path.read_bytes() != written
-        removals.make([OTHER.packed], 13.0)
-        await remembered.save(removals, 13.0, at_once=True)
+        path, removals, wall = tmp_path / "removals", fresh(), 0.0
+        remembered = RememberedRemovals(path, lambda: wall)
+
+        async def is_written(now: float, *, at_once: bool = False) -> bool:
+            path.unlink(missing_ok=True)
+            await remembered.save(removals, now, at_once=at_once)
+            return path.exists()
+
+        assert await is_written(0.0)
+        assert not await is_written(100.0)
+        removals.make([KEY.digest], 101.0)
+        assert await is_written(101.0)
+        removals.make([OTHER.digest], 102.0)
+        assert not await is_written(102.0)
+        assert await is_written(101.0 + SAVE_EVERY_S)
+        removals.make([OTHER.packed], 113.0)
+        assert await is_written(113.0, at_once=True)
+        assert not await is_written(112.0 + SIGN_OF_LIFE_S)
+        assert await is_written(113.0 + SIGN_OF_LIFE_S)
         assert len(known(path, wall=0.0)) == 3
+        assert RememberedRemovals(path, lambda: 500.0).off_s == 500.0
 
     asyncio.run(story())
 

@@ -7,7 +7,10 @@ import random
 
 import numpy as np
 import pytest
+from edgecache.node.address_book import AddressBook, RememberedPeer
 from edgecache.node.found import Reach
+from edgecache.node.remembered_removals import RememberedRemovals
+from edgecache.node.removals import KEPT_S
 from edgecache.protocol import payload as payloads
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from edgecache.simulations.cluster import Cluster
@@ -16,6 +19,7 @@ from edgecache.simulations.virtual_time import in_virtual_time
 from .test_restart import Devices
 
 IMAGE = b"a photograph"
+PEER = RememberedPeer("2" * 32, "n9", ("n9", 7441), "3" * 32)
 
 
 def given(value: float, image: bytes = IMAGE) -> payloads.Payload:
@@ -97,6 +101,31 @@ async def test_who_was_down_when_it_was_removed_drops_it_from_its_disk_and_keeps
         await asyncio.sleep(5)
         found = await node.lookup.get(given(2.0).key, reach=Reach.LOCAL)
         assert found is not None
+
+
+@pytest.mark.parametrize("off_s", [KEPT_S - 1, KEPT_S])
+def test_who_was_off_for_longer_than_removals_are_remembered_trusts_nothing_that_it_held(
+    monkeypatch: pytest.MonkeyPatch, off_s: float
+) -> None:
+    @in_virtual_time
+    async def story() -> None:
+        devices = Devices(3)
+        async with devices.cluster as cluster:
+            for node in cluster.nodes:
+                node.store.put(given(1.0))
+                assert await node.lookup.flush()
+            await cluster.crash(1)
+            await cluster.nodes[0].lookup.forget([digest_of(IMAGE)])
+            await asyncio.sleep(20)
+            for node in (cluster.nodes[0], cluster.nodes[2]):
+                node.removals.tick(asyncio.get_running_loop().time() + KEPT_S)  # it is over
+            monkeypatch.setattr(RememberedRemovals, "tell", lambda self, *_: setattr(self, "off_s", off_s))
+            monkeypatch.setattr(AddressBook, "peers", lambda self: [PEER])
+            node = await cluster.restart(1)
+            await node.has_remembered.wait()
+            assert (given(1.0).key.packed in node.store) == (off_s < KEPT_S)
+
+    story()
 
 
 @pytest.mark.parametrize("seed", range(12))
