@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SPACE_FACTOR = 4
 # Entries up to this size are moved together where memory is short: else each keeps a page from being given back.
 MOVED_BYTES_MAX = 16 * PAGE_BYTES
+# What a process has grown by for each of 34,000 entries of 1.2 KB that lie here, besides their pages: 1,727 with LRU,
+# 1,751 with S3-FIFO (`python -m tests.bench.overhead`).
+ENTRY_BYTES = 1750
 # What is said to be on its way gets a slot only up to this size; the rest is copied when it is here and is good.
 ARRIVING_BYTES_MAX = 1024 * 1024
 
@@ -48,6 +51,7 @@ class _Slot(weakref.ref["NDArray[np.uint8]"]):
 class Arena:
     """`memory.Room` in one mapping, of which only what is used is resident. Slots may be let go from any thread."""
 
+    entry_bytes = ENTRY_BYTES
     spare_share = 1 / 64
     """The share of the capacity that is kept free, so that what arrives can be received where it stays."""
 

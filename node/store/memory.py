@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...protocol.payload import Payload
     from ..eviction.policy import EvictionPolicy, Facts
 
-# What an entry costs besides its payload (measured: Payload, memoryview, key and the policy's own record).
+# What an entry costs besides its payload on the heap: Payload, memoryview, key, and a policy's record of it.
 ENTRY_OVERHEAD_BYTES = 700
 # With so much of the capacity between entries, small ones are moved before anything is evicted. A 64th is spare.
 FRAGMENTED_SHARE = 1 / 40
@@ -31,6 +31,8 @@ class Room(Protocol):
     """The share of the capacity that is kept free for what arrives."""
     capacity_bytes_max: int
     """What a store's capacity may grow to."""
+    entry_bytes: int
+    """What an entry takes besides its payload."""
 
     @property
     def used_bytes(self) -> int:
@@ -96,7 +98,7 @@ class MemoryStore:
     @property
     def used_bytes(self) -> int:
         """Bytes that the entries take, bookkeeping included."""
-        return self._payload_bytes + len(self._payloads) * ENTRY_OVERHEAD_BYTES
+        return self._payload_bytes + len(self._payloads) * self._room.entry_bytes
 
     @property
     def pinned_bytes(self) -> int:
@@ -106,7 +108,7 @@ class MemoryStore:
     @property
     def resident_bytes(self) -> int:
         """Bytes of memory that all of it takes."""
-        return self._room.resident_bytes + len(self._payloads) * ENTRY_OVERHEAD_BYTES
+        return self._room.resident_bytes + len(self._payloads) * self._room.entry_bytes
 
     @property
     def utilisation(self) -> float:
@@ -147,7 +149,7 @@ class MemoryStore:
         self._payloads[key] = kept
         self._payload_bytes += size
         self._encoders[key[DIGEST_BYTES:]] += 1
-        self._policy.admit(key, size + ENTRY_OVERHEAD_BYTES, facts)
+        self._policy.admit(key, size + self._room.entry_bytes, facts)
         self._keep_spare()
         if self.on_change is not None:
             self.on_change(key)
@@ -186,10 +188,9 @@ class MemoryStore:
 
         InvalidValue for more than there are addresses for. What is evicted for this is counted under `reason`.
         """
-        if not ENTRY_OVERHEAD_BYTES <= capacity_bytes <= self._room.capacity_bytes_max:
-            raise InvalidValue(
-                f"memory of {capacity_bytes} bytes: between {ENTRY_OVERHEAD_BYTES} and {self._room.capacity_bytes_max}"
-            )
+        least, most = self._room.entry_bytes, self._room.capacity_bytes_max
+        if not least <= capacity_bytes <= most:
+            raise InvalidValue(f"memory of {capacity_bytes} bytes: between {least} and {most}")
         self._ceiling = max(capacity_bytes, self.resident_bytes)
         self.capacity_bytes = capacity_bytes
         self._shrinks_for = reason
@@ -220,11 +221,11 @@ class MemoryStore:
 
     def _resident_max(self, entries: int, capacity_bytes: int | None = None) -> int:
         """What so many entries leave of the capacity for their payloads."""
-        return (self._ceiling if capacity_bytes is None else capacity_bytes) - entries * ENTRY_OVERHEAD_BYTES
+        return (self._ceiling if capacity_bytes is None else capacity_bytes) - entries * self._room.entry_bytes
 
     def _placed(self, payload: Payload) -> Payload | None:
         room = self._room
-        if room.footprint(payload) + ENTRY_OVERHEAD_BYTES > self.capacity_bytes:
+        if room.footprint(payload) + room.entry_bytes > self.capacity_bytes:
             return None
         may_move = True
         while (kept := room.place(payload, self._resident_max(len(self._payloads) + 1))) is None:
@@ -311,6 +312,7 @@ class Heap:
 
     spare_share = 0.0
     capacity_bytes_max = sys.maxsize
+    entry_bytes = ENTRY_OVERHEAD_BYTES
 
     def __init__(self) -> None:
         self.used_bytes = 0
