@@ -10,7 +10,8 @@ from edgecache.encoder import candidates
 from edgecache.encoder.attention import hybrid
 from edgecache.encoder.bench_command import Bench
 from edgecache.encoder.build import build
-from edgecache.encoder.depth.gates import GatedVit, train_gates
+from edgecache.encoder.depth.exits import layer_agreement
+from edgecache.encoder.depth.gates import GatedVit, agreeing_blocks, train_gates
 from edgecache.encoder.options import PRECISIONS, Options
 from edgecache.encoder.runtimes import Runtime
 from edgecache.encoder.runtimes.torch_graph import TorchGraph
@@ -48,8 +49,8 @@ class Case:
         return f"{self.options}, {self.what}" if self.what else str(self.options)
 
 
-def alone(installed: Sequence[Runtime]) -> list[Case]:
-    """Every runtime in every precision, leaving nothing out."""
+def alone(installed: Sequence[Runtime], only: Sequence[str]) -> list[Case]:
+    """Every runtime in every precision, leaving nothing out; plain torch first, whatever `only` says."""
     says = {
         "float32": "graph fusion by the runtime: no figure",
         "bfloat16": "half the bytes, no loss (Kalamkar et al., 2019)",
@@ -62,6 +63,7 @@ def alone(installed: Sequence[Runtime]) -> list[Case]:
         Case(names.get(precision, "INT8"), says[precision], Options(runtime, precision))
         for runtime in installed
         for precision in PRECISIONS[runtime]
+        if not only or runtime in only or Options(runtime, precision) == Options()
     ]
 
 
@@ -76,26 +78,25 @@ def on(best: Options, work: Bench) -> list[Case]:
 
     tome = "2 × at 0.2-0.3 points (ViT-L and H; Bolya et al., 2022)"
     evit = "1.5 × at 0.3 points after training (DeiT-S; Liang et al., 2022)"
-    cases = [Case("token merging", tome, cut(merge=count)) for count in candidates.merges(shape)]
+    side = "1.6-3.6 × fewer products, with a cascade (Wang et al., 2021)"
+    cases = [Case("smaller input", side, cut(side=pixels)) for pixels in candidates.sides(shape)]
+    cases += [
+        Case("adaptive input resolution", side, replace(cut(), small_side=pixels)) for pixels in candidates.sides(shape)
+    ]
+    cases += [Case("token merging", tome, cut(merge=count)) for count in candidates.merges(shape)]
     cases += [Case("token merging", tome, replace(best, shortcuts=Shortcuts(merge=candidates.merges(shape)[-1])))]
     cases += [Case("token pruning, by attention", evit, cut(prune=schedule)) for schedule in (gentle, quarter)]
     norm = "no figure"
     cases += [
         Case("token pruning, by norm", norm, cut(prune=schedule, prune_by="norm")) for schedule in (gentle, quarter)
     ]
-    side = "1.6-3.6 × fewer products, with a cascade (Wang et al., 2021)"
-    cases += [Case("smaller input", side, cut(side=pixels)) for pixels in candidates.sides(shape)]
-    cases += [
-        Case("adaptive input resolution", side, replace(cut(), small_side=pixels)) for pixels in candidates.sides(shape)
-    ]
     exits = "1.8 × (LGViT, Xu et al., 2023, trained)"
     cases += [Case("early exit", exits, replace(cut(), exits=after)) for after in candidates.exits_of(shape.depth)]
     skip = "20 % less at no loss, trained (BlockDrop, Wu et al., 2018)"
-    least = work.least_needed
-    cases += [
-        Case("layer skipping", skip, cut(skip=tuple(sorted(least[:count]))))
-        for count in sorted({1, max(1, shape.depth // 6)})
-    ]
+    agreeing = agreeing_blocks(layer_agreement(work.model, torch.from_numpy(work.fitted.pixels[:64])))
+    for blocks in sorted({agreeing, *(tuple(sorted(work.least_needed[:count])) for count in (1, shape.depth // 6))}):
+        what = "layer skipping, agreement above 0.98" if blocks == agreeing else "layer skipping"
+        cases.append(Case(what, skip, cut(skip=blocks)))
     cases += [Case("fewer layers", "no figure", cut(depth=shape.depth - 1))]
     told = {
         "window": "cost grows with tokens, not their square (Swin, Liu et al., 2021)",
