@@ -66,9 +66,17 @@ class Link:
         self._waiting: dict[int, asyncio.Future[Answered]] = {}
 
     async def ask(
-        self, request: Message, timeout_s: float, blob: Sequence[Buffer] = (), blob_bytes: int = 0
+        self,
+        request: Message,
+        timeout_s: float,
+        blob: Sequence[Buffer] = (),
+        blob_bytes: int = 0,
+        on_broken: Callable[[Message, memoryview], None] | None = None,
     ) -> Answered | None:
-        """The answer, or None: out of time, refused, or the connection is gone."""
+        """The answer, or None: out of time, refused, or the connection is gone.
+
+        `on_broken` hears of an answer of which only a part came, of which message and what of its blob.
+        """
         loop = asyncio.get_running_loop()
         connection = self.protocol.connection
         if self.lost.is_set() or not self.protocol.is_open:
@@ -90,6 +98,8 @@ class Link:
         if answered.answer is None:
             self.is_slow = True
             self.changed.set()
+            if on_broken is not None and answered.begun is not None:
+                on_broken(answered.begun, answered.blob)
         if answered.answer is None or isinstance(answered.answer, messages.Refused):
             return None
         return answered
@@ -111,7 +121,7 @@ class Link:
         self.changed.set()
         for stream, future in self._waiting.items():
             if not future.done():
-                future.set_result(Answered(stream, None, memoryview(b"")))
+                future.set_result(self.protocol.connection.broken(stream))
 
 
 async def dial(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from ..protocol.connection import BLOB_BYTES_MAX, Connection, Event, Opened
@@ -153,7 +153,7 @@ class PeerProtocol(asyncio.BufferedProtocol):
                 transport.writelines(buffers)
             transport.write(last)  # asyncio's writelines tells nobody that it is full, from Python 3.12 on; write does
 
-    def _dispatch(self, events: list[Event]) -> None:
+    def _dispatch(self, events: Sequence[Event]) -> None:
         self._is_dispatching = True  # answers to one read go out together
         try:
             for event in events:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ..protocol import messages, payload
 from ..protocol.errors import CorruptPayload, RemoteProtocolError
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from .link import Link
     from .links import Links
     from .membership import Membership
+    from .partials import Partials
     from .ring import NodeId
     from .stats import Stats
 
@@ -39,9 +43,11 @@ class Peers:
         directory: Directory,
         stats: Stats,
         on_removed: Callable[[Sequence[bytes], int], None],
+        partials: Partials,
     ) -> None:
         """`on_removed` hears the stamp that a member gave to a removal instead of this node's."""
         self._on_removed = on_removed
+        self._partials = partials
         self._links = links
         self._membership = membership
         self._directory = directory
@@ -78,11 +84,12 @@ class Peers:
 
     async def get(self, node: NodeId, key: bytes, timeout_s: float) -> Reply | None:
         """The checked payload of `key`."""
-        return await self._ask_for(node, key, messages.Get(key, _ms(timeout_s)), timeout_s)
+        return await self._ask_for(node, key, messages.Get(key, _ms(timeout_s), self._begun(key)), timeout_s)
 
     async def claim(self, node: NodeId, key: bytes, encode_s: float, timeout_s: float) -> Reply | None:
         """The checked payload of `key`, or what its owner says of who makes it."""
-        return await self._ask_for(node, key, messages.Claim(key, _ms(encode_s), _ms(timeout_s)), timeout_s)
+        request = messages.Claim(key, _ms(encode_s), _ms(timeout_s), self._begun(key))
+        return await self._ask_for(node, key, request, timeout_s)
 
     async def wait_for(self, node: NodeId, key: bytes, timeout_s: float) -> Reply | None:
         """The checked payload of `key`, when somebody has made it."""
@@ -97,15 +104,28 @@ class Peers:
         if link is not None:
             await link.ask(messages.Release(key), timeout_s)
 
-    async def _ask_for(self, node: NodeId, key: bytes, request: Message, timeout_s: float) -> Reply | None:
+    async def _ask_for(
+        self, node: NodeId, key: bytes, request: messages.Get | messages.Claim | messages.Await, timeout_s: float
+    ) -> Reply | None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
         link = self._links.link(node) or await self._links.to(node, timeout_s)
-        answered = await link.ask(request, timeout_s) if link is not None else None
+        on_broken = partial(self._keep_begun, key)
+        answered = await link.ask(request, timeout_s, on_broken=on_broken) if link is not None else None
         if link is None or answered is None:
             return None
         match answered.answer:
-            case messages.Found():
-                checked = self._checked(link, answered.blob, key)
-                return Reply(checked) if checked is not None else None
+            case messages.Found(start):
+                begun = None if isinstance(request, messages.Await) else request.begun
+                if start and (begun is None or begun.size != start):
+                    reason = f"the rest of a payload from byte {start} on, which was not asked for"
+                    self._links.offended(link, RemoteProtocolError(reason))
+                    return None
+                found = self._joined(link, key, start, answered.blob)
+                if found is None and start and not isinstance(request, messages.Await):
+                    whole = msgspec.structs.replace(request, begun=None)
+                    return await self._ask_for(node, key, whole, deadline - loop.time())
+                return Reply(found) if found is not None else None
             case messages.Missing():
                 self._directory.correct(node, key)
                 return Reply(None)
@@ -118,6 +138,22 @@ class Peers:
             case _:
                 return None
 
+    def _begun(self, key: bytes) -> messages.Begun | None:
+        return self._partials.begun(asyncio.get_running_loop().time(), key)
+
+    def _keep_begun(self, key: bytes, answer: Message, came: memoryview) -> None:
+        if isinstance(answer, messages.Found):
+            self._partials.keep(asyncio.get_running_loop().time(), key, answer.start, came)
+
+    def _joined(self, link: Link, key: bytes, start: int, rest: Buffer) -> Payload | None:
+        """The payload, of which `link` has sent what follows `start`."""
+        whole = self._partials.whole(key, start, rest)
+        self._partials.forget(key)
+        if whole is None:  # another holder has sent the rest meanwhile, or it was too old to keep
+            return None
+        # What does not fit together may be the fault of who sent the beginning: then nobody is blamed.
+        return self._checked(link, whole, key, is_blamed=not start)
+
     async def get_many(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> dict[bytes, Payload] | None:
         """Those of `keys` that the node has."""
         loop = asyncio.get_running_loop()
@@ -128,27 +164,49 @@ class Peers:
         while wanted and link is not None:
             batch, wanted = wanted[: messages.KEYS_MAX], wanted[messages.KEYS_MAX :]
             left_s = deadline - loop.time()
-            answered = await link.ask(messages.BatchGet(batch, _ms(left_s)), left_s)
+            on_broken = partial(self._rescue, link, batch, found)
+            answered = await link.ask(messages.BatchGet(batch, _ms(left_s)), left_s, on_broken=on_broken)
             if answered is None or not isinstance(answered.answer, messages.Batch):
                 return found or None
-            sizes, blob, at = answered.answer.sizes, answered.blob, 0
-            if len(sizes) != len(batch) or sum(size for size in sizes if size > 0) != len(blob):
+            sizes = answered.answer.sizes
+            if len(sizes) != len(batch) or sum(size for size in sizes if size > 0) != len(answered.blob):
                 self._links.offended(link, RemoteProtocolError("batch whose sizes are not those of its payloads"))
+                return found or None
+            if not self._unpack(link, batch, sizes, answered.blob, found):
                 return found or None
             again = [key for key, size in zip(batch, sizes, strict=True) if size == messages.DID_NOT_FIT]
             for key, size in zip(batch, sizes, strict=True):
-                if size > 0:  # a view of the batch; memory keeps a copy of it
-                    checked = self._checked(link, blob[at : at + size], key)
-                    if checked is None:
-                        return found or None
-                    found[key] = checked
-                    at += size
-                elif size == messages.NOT_HERE:
+                if size == messages.NOT_HERE:
                     self._directory.correct(node, key)
             if len(again) == len(batch):
                 return found  # it never fits
             wanted = again + wanted
         return found if link is not None else None
+
+    def _rescue(
+        self, link: Link, batch: Sequence[bytes], found: dict[bytes, Payload], answer: Message, came: memoryview
+    ) -> None:
+        """Of a batch that broke, what is here whole is kept, and the beginning of the next."""
+        if isinstance(answer, messages.Batch) and len(answer.sizes) == len(batch):
+            self._unpack(link, batch, answer.sizes, came, found)
+
+    def _unpack(
+        self, link: Link, batch: Sequence[bytes], sizes: Sequence[int], blob: memoryview, found: dict[bytes, Payload]
+    ) -> bool:
+        """Add the payloads of a batch that are in `blob` whole to `found`; False when one is damaged."""
+        at = 0
+        for key, size in zip(batch, sizes, strict=True):
+            if size <= 0:
+                continue
+            if at + size > len(blob):
+                self._keep_begun(key, messages.Found(), blob[at:])
+                break
+            checked = self._checked(link, blob[at : at + size], key)  # a view of the batch; memory keeps a copy of it
+            if checked is None:
+                return False
+            found[key] = checked
+            at += size
+        return True
 
     async def has(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> set[bytes] | None:
         """Which of `keys` the node has."""
@@ -194,12 +252,13 @@ class Peers:
                 self._on_removed(batch, answered.answer.stamp)
         return gone
 
-    def _checked(self, link: Link, blob: Buffer, key: bytes) -> Payload | None:
+    def _checked(self, link: Link, blob: Buffer, key: bytes, *, is_blamed: bool = True) -> Payload | None:
         try:
             checked = payload.parse(blob, key)
         except CorruptPayload as error:
             self._stats.rejected_payloads += 1
-            self._links.offended(link, error)
+            if is_blamed:
+                self._links.offended(link, error)
             return None
         self._stats.bytes_in += checked.nbytes
         return checked

@@ -243,14 +243,15 @@ def _cloud_node(config: Config, settings: Settings, identity: Identity, network:
     if address is None:
         return None
     from ..protocol.messages import PROTOCOL_VERSION, ZSTD, Hello
+    from .partials import Partials
     from .store.cloud_node import NodeRemote, cloud_cluster
 
     # Without ports: nobody to call back.
     hello = Hello(
         PROTOCOL_VERSION, cloud_cluster(config.cluster), identity.id, identity.boot, settings.name,
-        peer_host="", peer_port=0, http_host="", http_port=0, capacity_bytes=0, codings=ZSTD,
+        peer_host="", peer_port=0, http_host="", http_port=0, capacity_bytes=0, abilities=ZSTD,
     )  # fmt: skip
-    return NodeRemote(network, address, hello)
+    return NodeRemote(network, address, hello, Partials.beside(settings.memory_bytes))
 
 
 def _object_store(url: str, now: Callable[[], float]) -> Remote:

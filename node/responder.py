@@ -85,7 +85,7 @@ class Responder:
             raise RemoteProtocolError(f"{type(request).__name__}: this is a cloud node, which has no members")
         match request:
             case messages.Get():
-                return self._get(request.key, request.left_ms)
+                return self._get(request)
             case messages.Claim():
                 return self._claim(peer.id, request)
             case messages.Await():
@@ -131,22 +131,22 @@ class Responder:
         self._journal.missed(key)
         return False
 
-    def _get(self, key: bytes, left_ms: int) -> Answer | Coroutine[Any, Any, Answer]:
-        held = self._store.get(key)
+    def _get(self, request: messages.Get | messages.Claim) -> Answer | Coroutine[Any, Any, Answer]:
+        held = self._store.get(request.key)
         if held is None:
-            if self._store.is_on_disk(key):
-                return self._get_from_disk(key, left_ms)
-            self._journal.missed(key)
+            if self._store.is_on_disk(request.key):
+                return self._get_from_disk(request)
+            self._journal.missed(request.key)
             return _MISSING
-        return self._found(held)
+        return self._found(held, request.begun)
 
-    async def _get_from_disk(self, key: bytes, left_ms: int) -> Answer:
-        held = await self._store.get_from_disk(key, self._disk_timeout_s(left_ms))
-        return self._found(held) if held is not None else _MISSING
+    async def _get_from_disk(self, request: messages.Get | messages.Claim) -> Answer:
+        held = await self._store.get_from_disk(request.key, self._disk_timeout_s(request.left_ms))
+        return self._found(held, request.begun) if held is not None else _MISSING
 
     def _claim(self, peer: str, request: messages.Claim) -> Answer | Coroutine[Any, Any, Answer]:
         if request.key in self._store:
-            return self._get(request.key, request.left_ms)
+            return self._get(request)
         (key,) = _checked([request.key])
         self._journal.missed(key)
         match self._desk.claim(key, peer, request.encode_ms / 1000):
@@ -167,8 +167,12 @@ class Responder:
         """What a reader waits for the disk: no longer than the answer is of use."""
         return min(DISK_TIMEOUT_S, left_ms / 1000) if left_ms else DISK_TIMEOUT_S
 
-    def _found(self, held: Payload) -> Answer:
+    def _found(self, held: Payload, begun: messages.Begun | None = None) -> Answer:
+        """The payload, or the rest of it for who has begun with the very same."""
         size = held.nbytes
+        if begun is not None and begun.size < size and held.data[: payload.SAME_BYTES] == begun.same:
+            self._stats.bytes_out += size - begun.size
+            return Answer(messages.Found(begun.size), (held.data[begun.size :],), size - begun.size)
         self._stats.bytes_out += size
         return Answer(_FOUND, (held.data,), size)
 

@@ -37,6 +37,7 @@ from .lookup import Encoder, Lookup
 from .membership import Member, Membership, State
 from .moving import Moving
 from .neighbourhood import Neighbourhood
+from .partials import Partials
 from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
 from .peers import Peers
 from .prefetch import Prefetcher
@@ -128,8 +129,8 @@ class Settings:
     """Whether it is a cloud node: it answers who dials it, and has no members."""
     prices: Prices = ONLY_TIME
     """What energy is worth to it."""
-    codings: int = messages.ZSTD
-    """What others may code for it, and it for them, where a link is slow."""
+    abilities: int = messages.ZSTD | messages.CUT
+    """What it tells others that it knows of the protocol."""
 
 
 class Node:
@@ -222,7 +223,14 @@ class Node:
             on_change=self._members_changed,
             on_timed=lambda node, seconds: self._costs.answered(loop.time(), node, seconds),
         )
-        self._peers = Peers(self._links, self.membership, self.directory, self.stats, self._restamped)
+        self._peers = Peers(
+            self._links,
+            self.membership,
+            self.directory,
+            self.stats,
+            self._restamped,
+            Partials.beside(memory.capacity_bytes),
+        )
         self._costs = Costs(settings.prices)
         self._neighbourhood = Neighbourhood(
             self.id,
@@ -408,7 +416,7 @@ class Node:
             http_host=_told(http_host),
             http_port=http_port,
             capacity_bytes=self._placed_bytes,
-            codings=self._settings.codings,
+            abilities=self._settings.abilities,
         )
 
     def _answering_protocol(self) -> PeerProtocol:

@@ -17,6 +17,7 @@ from .errors import RemoteProtocolError
 from .frames import DATA, Buffer, Frame, FrameReader, FrameWriter, uninitialized
 from .messages import (
     ANSWERS,
+    CUT,
     MESSAGES,
     PROTOCOL_VERSION,
     REQUESTS,
@@ -61,11 +62,15 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """The answer to the request on `stream`, or None: its deadline has passed."""
+    """The answer to the request on `stream`, or None: its deadline has passed.
+
+    In that case `begun` may say what was to be answered, and `blob` is what has come of that one's blob.
+    """
 
     stream: int
     answer: Message | None
     blob: memoryview
+    begun: Message | None = None
 
 
 Event = Opened | Asked | Answered
@@ -97,6 +102,7 @@ class Connection:
         self._is_dialer = is_dialer
         self._reader = FrameReader(BLOB_BYTES_MAX)
         self._writer = FrameWriter(ARRIVING_BYTES_MAX)
+        self._may_cut = False
         self._meter: PaceMeter | None = None  # where both sides know coding
         self._peer: Hello | None = None
         self._opened_at = now
@@ -240,6 +246,8 @@ class Connection:
         if kind not in self._said:
             self._aside(stream, message)
             return None
+        if self._may_cut and kind == Refused.kind and stream in self._abandoned:
+            self._arriving.pop(stream, None)  # its blob is broken off
         if stream in self._arriving:
             raise RemoteProtocolError(f"{type(message).__name__} on stream {stream}, where a blob is still arriving")
         if len(piece) == blob_bytes:
@@ -257,7 +265,8 @@ class Connection:
         if message.cluster != self._me.cluster:
             raise RemoteProtocolError(f"cluster {message.cluster[:64]!r}: this node is in {self._me.cluster!r}")
         self._peer = message
-        if self._me.codings & message.codings & ZSTD:
+        self._may_cut = bool(self._me.abilities & message.abilities & CUT)
+        if self._me.abilities & message.abilities & ZSTD:
             self._meter = PaceMeter()
             self._writer.coder = Coder()
         return Opened(message)
@@ -346,10 +355,10 @@ class Connection:
             raise RemoteProtocolError(f"more than {STREAMS_MAX} requests in flight")
 
     def _cancelled(self, stream: int) -> None:
-        """The dialer gave up. Whatever has begun to be sent is sent to its end, so that the dialer can count it off."""
+        """The dialer gave up, and counts the request off when its answer ends: broken off, where it knows that."""
         unsent = stream in self._answering or self._writer.drop(stream)
         self._answering.discard(stream)
-        if unsent:
+        if unsent or (self._may_cut and self._writer.cut(stream)):
             self._send(stream, Refused("cancelled"))
 
     # -- time ---------------------------------------------------------------------------------------------------
@@ -363,7 +372,7 @@ class Connection:
             deadline = min(deadline, self._progress_at + FRAME_TIMEOUT_S, self._oldest_arriving_at + MESSAGE_TIMEOUT_S)
         return deadline
 
-    def tick(self, now: float) -> list[Event]:
+    def tick(self, now: float) -> Sequence[Event]:
         """Requests out of time get an empty answer; RemoteProtocolError when the connection itself is out of time."""
         if self._peer is None and now >= self._opened_at + HANDSHAKE_TIMEOUT_S:
             raise RemoteProtocolError(f"no Hello within {HANDSHAKE_TIMEOUT_S} s")
@@ -371,11 +380,18 @@ class Connection:
             raise RemoteProtocolError(f"part of a message, and no more of it within {FRAME_TIMEOUT_S} s")
         if now >= self._oldest_arriving_at + MESSAGE_TIMEOUT_S:
             raise RemoteProtocolError(f"a message that is not here whole within {MESSAGE_TIMEOUT_S} s")
-        expired = [stream for stream, deadline in self._deadlines.items() if deadline <= now]
-        for stream in expired:
-            self.cancel(stream)
+        expired = [self.broken(stream) for stream, deadline in self._deadlines.items() if deadline <= now]
+        for event in expired:
+            self.cancel(event.stream)
         self._next_expiry = min(self._deadlines.values(), default=math.inf)
-        return [Answered(stream, None, _EMPTY) for stream in expired]
+        return expired
+
+    def broken(self, stream: int) -> Answered:
+        """What has come of the answer on `stream`, for when no more will."""
+        arriving = self._arriving.get(stream)
+        if arriving is None or arriving.blob is None:
+            return Answered(stream, None, _EMPTY)
+        return Answered(stream, None, arriving.blob[: arriving.filled].toreadonly(), arriving.message)
 
     def check(self) -> None:
         """Assert that the bookkeeping agrees with itself."""

@@ -276,6 +276,16 @@ class FrameWriter:
                     return True
         return False
 
+    def cut(self, stream: int) -> bool:
+        """Forget the rest of a long blob that is partly sent on `stream`; the other side has to be told."""
+        for outgoing in self._long:
+            if outgoing.stream == stream and outgoing.kind == DATA:
+                self._long.remove(outgoing)
+                self._queued_bytes -= outgoing.left
+                self._underway_bytes -= outgoing.blob_bytes
+                return True
+        return False
+
     def take(self, bytes_wanted: int) -> list[Buffer]:
         """Buffers to send now: all small messages, then chunks until there are `bytes_wanted`."""
         out, taken = self._ready, self._ready_bytes

@@ -21,7 +21,9 @@ MEMBERS_MAX = 256
 NOT_HERE, DID_NOT_FIT = -1, -2  # in the place of a size
 ENCODERS_MAX = 64
 INCARNATION_MAX = 2**53
-ZSTD: Final = 1  # in Hello.codings
+# In Hello.abilities: that what is said to it may be coded (`coding.py`), and may be broken off when it has cancelled.
+ZSTD: Final = 1
+CUT: Final = 2
 
 # What is said of nodes ends up in tables, logs and calls to connect: it is bounded where it comes in.
 Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[!-~]*\Z")]
@@ -67,8 +69,8 @@ class Hello(Message, frozen=True, array_like=True):
     http_host: Host
     http_port: Port
     capacity_bytes: Annotated[int, Meta(ge=0)]
-    codings: Annotated[int, Meta(ge=0)] = 0
-    """ZSTD, if what is said to it may be coded (`coding.py`); other bits are of later protocols."""
+    abilities: Annotated[int, Meta(ge=0)] = 0
+    """What it knows beyond the first protocol: ZSTD, CUT. Other bits are of later ones."""
 
 
 class Refused(Message, frozen=True, array_like=True):
@@ -96,6 +98,13 @@ class Pace(Message, frozen=True, array_like=True):
 # -- features --------------------------------------------------------------------------------------------------
 
 
+class Begun(msgspec.Struct, frozen=True, array_like=True):
+    """What the asker has of a payload already: its first `size` bytes, the first 16 of which are `same`."""
+
+    size: Annotated[int, Meta(ge=1, lt=2**32)]
+    same: Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+
 class Get(Message, frozen=True, array_like=True):
     """The payload of a packed key. Answer: Found with the payload as its blob, or Missing."""
 
@@ -103,12 +112,15 @@ class Get(Message, frozen=True, array_like=True):
 
     key: bytes
     left_ms: LeftMs = 0
+    begun: Begun | None = None
 
 
 class Found(Message, frozen=True, array_like=True):
-    """Here it is."""
+    """Here it is, from byte `start` on: 0, or what the asker has begun with."""
 
     kind = 11
+
+    start: Annotated[int, Meta(ge=0, lt=2**32)] = 0
 
 
 class Missing(Message, frozen=True, array_like=True):
@@ -211,6 +223,7 @@ class Claim(Message, frozen=True, array_like=True):
     key: bytes
     encode_ms: LeftMs
     left_ms: LeftMs = 0
+    begun: Begun | None = None
 
 
 class Granted(Message, frozen=True, array_like=True):

@@ -23,6 +23,7 @@ from ..protocol.conversion import Conversion
 from ..protocol.errors import UndecodableImage
 from ..protocol.fingerprints import fingerprint
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
+from ..protocol.messages import CUT
 from .discovery import InMemoryDiscovery, Lan
 from .links import LINKS, Link
 from .modelled import Description, DeviceEncoder
@@ -169,7 +170,7 @@ class Cluster:
                 http=(f"n{index}", 7440),
                 shown_host=f"n{index}",
                 seeds=tuple(seeds),
-                codings=0,  # it takes a processor's time, which virtual time does not see
+                abilities=CUT,  # coding takes a processor's time, which virtual time does not see
             ),
             Identity(node_id, f"{self._boots:032x}", None, 0),
             network=self.network.host(f"n{index}", self._link(index)),

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...protocol import messages
 from ...protocol.cloud.objects import ObjectStoreError
+from ...protocol.errors import CorruptPayload
+from ...protocol.payload import parse
 from ..link import dial
 from .cloud import READ_TIMEOUT_S, UPLINK_BYTES_PER_S, WRITE_TIMEOUT_S
 
@@ -21,9 +24,12 @@ if TYPE_CHECKING:
     from ...protocol.frames import Buffer
     from ...protocol.messages import Hello, Message
     from ..link import Address, Link, Network
+    from ..partials import Partials
 
 # A name to look up, a WAN's round trip for TCP, one for TLS and one for Hello: a tenth of this, or it is out.
 DIAL_TIMEOUT_S = 5.0
+# Before the tier gives up, so that what came by then is kept.
+GET_TIMEOUT_S = READ_TIMEOUT_S - DIAL_TIMEOUT_S
 # A link that a router has forgotten swallows everything without a word. When nothing has come for so long, and for as
 # long as what was sent may take besides, the next request dials anew.
 SILENCE_S = 5.0
@@ -41,10 +47,11 @@ def cloud_cluster(cluster: str) -> str:
 class NodeRemote:
     """A cloud node as `cloud.Remote`."""
 
-    def __init__(self, network: Network, address: Address, me: Hello) -> None:
+    def __init__(self, network: Network, address: Address, me: Hello, partials: Partials) -> None:
         self._network = network
         self._address = address
         self._me = me
+        self._partials = partials
         self._link: Link | None = None
         self._dialling: asyncio.Task[Link] | None = None
         self._sending_bytes = 0
@@ -55,13 +62,25 @@ class NodeRemote:
         return False
 
     async def get(self, key: bytes) -> Buffer | None:
-        """The bytes of `key`."""
-        answered = await self._ask(messages.Get(key), READ_TIMEOUT_S)
+        """The bytes of `key`, from where an earlier transfer of them broke on."""
+        begun = self._partials.begun(asyncio.get_running_loop().time(), key)
+        answered = await self._ask(messages.Get(key, begun=begun), GET_TIMEOUT_S, key=key)
         if isinstance(answered.answer, messages.Missing):
             return None
         if not isinstance(answered.answer, messages.Found):
             raise self._misunderstood(answered)
-        return answered.blob
+        start = answered.answer.start
+        if start and (begun is None or begun.size != start):
+            raise self._misunderstood(answered)
+        data = self._partials.whole(key, start, answered.blob)
+        self._partials.forget(key)
+        if not start:
+            return data
+        try:
+            parse(data or b"", key)
+        except CorruptPayload:  # what came before does not belong to it, or is gone: once more, without that
+            return await self.get(key)
+        return data
 
     async def has(self, key: bytes) -> bool:
         """Whether `key` is there, in its memory or on its disk."""
@@ -108,14 +127,20 @@ class NodeRemote:
             raise self._misunderstood(answered)
         return answered.answer.count
 
-    async def _ask(self, request: Message, timeout_s: float, blob: memoryview | None = None) -> Answered:
-        """The answer; ObjectStoreError when none comes. Ends a connection on which nothing comes any more."""
+    async def _ask(
+        self, request: Message, timeout_s: float, blob: memoryview | None = None, *, key: bytes = b""
+    ) -> Answered:
+        """The answer; ObjectStoreError when none comes. Ends a connection on which nothing comes any more.
+
+        What comes of the payload of `key`, if it is not all, is kept.
+        """
         link = await self._connected()
         loop = asyncio.get_running_loop()
         asked_at = loop.time()
         nbytes = len(blob) if blob is not None else 0
         self._sending_bytes += nbytes
-        asking = asyncio.ensure_future(link.ask(request, timeout_s, (blob,) if blob is not None else (), nbytes))
+        parts = (blob,) if blob is not None else ()
+        asking = asyncio.ensure_future(link.ask(request, timeout_s, parts, nbytes, partial(self._keep_begun, key)))
         try:
             while not asking.done():
                 patience_s = SILENCE_S + self._sending_bytes / UPLINK_BYTES_PER_S
@@ -131,6 +156,10 @@ class NodeRemote:
         if answered is None:
             raise ObjectStoreError(f"no answer from the cloud node at {self._shown}")
         return answered
+
+    def _keep_begun(self, key: bytes, answer: Message, came: memoryview) -> None:
+        if isinstance(answer, messages.Found):
+            self._partials.keep(asyncio.get_running_loop().time(), key, answer.start, came)
 
     async def _connected(self) -> Link:
         if self._link is not None and self._link.protocol.is_open:

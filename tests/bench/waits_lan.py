@@ -58,10 +58,10 @@ class Devices:
         for number in range(1, NODES + 1):
             self._lan.add_device(number)
             self._lan.cut(number)  # from the bridge: the wire does its work
-            self._run(number, "-m", "tests.bench.wire", "--without-offloads", "eth0")
+            self._run(number, "-m", "tests.bench.lossy_switch", "--without-offloads", "eth0")
         ports = [f"p{number}" for number in range(1, NODES + 1)]
         self._wire = subprocess.Popen(
-            [*self._lan.inside("sw"), sys.executable, "-m", "tests.bench.wire", *ports],
+            [*self._lan.inside("sw"), sys.executable, "-m", "tests.bench.lossy_switch", *ports],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
         stack.callback(self._wire.kill)

@@ -1,116 +1,245 @@
-"""A switch of user space whose ports lose and delay frames: for kernels without netem. Runs in a namespace, as root.
+"""What features take on the wire: bytes beside float32, and the time of a get on links of four speeds, coded and not.
 
-    python -m tests.bench.wire PORT ...
+    python -m tests.bench.wire [--encoder SPEC] [--images DIRECTORY] [--video FILE ...]
 
-The ports are interfaces of the namespace it runs in, in this order numbered from 1. It obeys lines on standard input:
-`delay NUMBER SECONDS`, for each frame to and from that port, and `loss SHARE`, of the frames at every port, in and out.
+Features are real: those of photographs, and of frames of videos if there are any (which needs PyAV: pip install av).
+The links are a loopback in a network namespace of its own, with packets of 1,500 bytes at the rate that `tc` lets
+through (needs root), and both ends in one process, so that packing and unpacking are not hidden behind each other. A
+difference to an earlier frame's features is measured by its bytes; no node sends one.
 """
 
 from __future__ import annotations
 
-import contextlib
+import argparse
+import asyncio
 import ctypes
-import fcntl
-import heapq
-import itertools
-import random
-import selectors
-import socket
-import struct
-import sys
+import os
+import subprocess
 import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median, quantiles
 
-ETH_P_ALL = 3
-PACKET_OUTGOING = 4
-FRAME_BYTES_MAX = 65_600
-SIOCETHTOOL = 0x8946
-# Frames must be what a wire would carry: with their checksums, and no larger than its MTU.
-OFFLOADS = (0x17, 0x1F, 0x24, 0x2C)  # ethtool's STXCSUM, STSO, SGSO, SGRO
+import lz4.block
+import numpy as np
+import zstandard
+from edgecache.encoder.spec import TINY
+from edgecache.encoder.worker import EncoderWorker
+from edgecache.node.link import Link, Server, dial
+from edgecache.node.peer_protocol import PeerProtocol
+from edgecache.node.tcp import TcpNetwork
+from edgecache.protocol import messages, payload
+from edgecache.protocol.coding import LEVEL
+from edgecache.protocol.connection import Asked, Event
+from edgecache.protocol.keys import FeatureKey, digest_of
+from edgecache.protocol.payload import Codec, Payload
+from edgecache.protocol.quantization import quantize
+from numpy.typing import NDArray
+
+from .features import ENCODER
+from .images import BUNDLED, Pixels, photographs, png
+from .report import Table, seconds
+
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+MBITS = (10, 100, 300, 1000)
+GETS, WARM = 100, 20
+# Frames of a video that are encoded: bursts, and in them a frame so many after its first.
+BURSTS, APART = 4, (1, 5, 30)
+
+Features = NDArray[np.float32]  # (tokens, dim)
 
 
-def without_offloads(interface: str) -> None:
-    """Have the kernel finish each packet before it hands it to `interface`."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        for offload in OFFLOADS:
-            value = ctypes.create_string_buffer(struct.pack("II", offload, 0))
-            request = struct.pack("16sP", interface.encode(), ctypes.addressof(value))
-            fcntl.ioctl(control, SIOCETHTOOL, request)
+async def measure(spec: str, images: Path, videos: Sequence[Path]) -> list[Table]:
+    """Both tables of one encoder."""
+    encoder = EncoderWorker(spec)
+    try:
+        made = [await encoder.encode(png(pixels)) for pixels in photographs(images)[::3]]
+        sets = {f"{len(made)} photographs": (made, dict[int, list[tuple[Features, Features]]]())}
+        for video in videos:
+            frames = {at: await encoder.encode(png(pixels)) for at, pixels in _frames(video).items()}
+            pairs = {
+                apart: [(frames[at], frames[at + apart]) for at in sorted(frames) if at + apart in frames]
+                for apart in APART
+            }
+            sets[video.stem] = (list(frames.values()), pairs)
+    finally:
+        await encoder.close()
+    shape = " × ".join(map(str, made[0].shape))
+    title = f"{spec if '/' not in spec[3:] else Path(spec).name}, {shape}"
+    return [_sizes(title, sets), await _times(title, made)]
 
 
-class Wire:
-    """Every frame that comes in at one port goes out at the one where its receiver is, or at all others."""
+# -- bytes --------------------------------------------------------------------------------------------------------
 
-    def __init__(self, ports: list[str]) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._ports = [self._open(port) for port in ports]
-        self._where: dict[bytes, int] = {}
-        self._delays = [0.0] * len(ports)
-        self._loss = 0.0
-        self._rng = random.Random(1)
-        self._due: list[tuple[float, int, int, bytes]] = []
-        self._numbers = itertools.count()
 
-    def _open(self, port: str) -> socket.socket:
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        opened.bind((port, 0))
-        opened.setblocking(False)
-        self._selector.register(opened, selectors.EVENT_READ)
-        return opened
+def _sizes(
+    title: str, sets: Mapping[str, tuple[list[Features], Mapping[int, list[tuple[Features, Features]]]]]
+) -> Table:
+    rows = []
+    for name, (made, pairs) in sets.items():
+        bodies = [_body(array) for array in made]
+        shares = [_share(bodies, made, size) for size in (len, _lz4, _coded)]
+        shares += [_share([_difference(*pair) for pair in pairs[apart]], made, _coded) for apart in APART if pairs]
+        rows.append((name, *shares, *[""] * (3 + len(APART) - len(shares))))
+    apart = [f"zstd of the difference to {apart} frame{'s' * (apart > 1)} before" for apart in APART]
+    return Table(f"{title}: bytes of float32's, median", ("features", "INT8", "lz4", "zstd", *apart), rows)
 
-    def run(self) -> None:
-        """Until standard input ends."""
-        self._selector.register(sys.stdin, selectors.EVENT_READ)
-        while True:
-            wait_s = max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
-            for key, _ in self._selector.select(wait_s):
-                if isinstance(key.fileobj, socket.socket):
-                    self._receive(key.fileobj)
-                elif line := sys.stdin.readline():
-                    self._obey(line.split())
-                else:
-                    return
-            while self._due and self._due[0][0] <= time.monotonic():
-                _, _, port, frame = heapq.heappop(self._due)
-                self._send(port, frame)
 
-    def _obey(self, words: list[str]) -> None:
-        if words[0] == "delay":
-            self._delays[int(words[1]) - 1] = float(words[2])
-        else:
-            self._loss = float(words[1])
-        print("done", flush=True)
+def _share(bodies: Sequence[bytes], made: Sequence[Features], size: Callable[[bytes], int]) -> str:
+    """The share of float32's bytes, and how many times less than INT8's that is."""
+    usual = median(size(body) for body in bodies)
+    return f"{usual / made[0].nbytes:.1%} ({len(bodies[0]) / usual:.2f} ×)"
 
-    def _receive(self, arrived_at: socket.socket) -> None:
-        source = self._ports.index(arrived_at)
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(64):
-                frame, address = arrived_at.recvfrom(FRAME_BYTES_MAX)
-                if address[2] == PACKET_OUTGOING:
-                    continue
-                self._where[frame[6:12]] = source
-                if (target := self._where.get(frame[:6])) is not None:
-                    self._forward(source, target, frame)
-                    continue
-                for other in range(len(self._ports)):
-                    self._forward(source, other, frame)
 
-    def _forward(self, source: int, target: int, frame: bytes) -> None:
-        if source == target or (self._loss and min(self._rng.random(), self._rng.random()) < self._loss):
-            return
-        if delay_s := self._delays[source] + self._delays[target]:
-            heapq.heappush(self._due, (time.monotonic() + delay_s, next(self._numbers), target, frame))
-        else:
-            self._send(target, frame)
+def _body(array: Features) -> bytes:
+    quantized = quantize(array)
+    return quantized.scales.tobytes() + quantized.codes.tobytes()
 
-    def _send(self, port: int, frame: bytes) -> None:
-        with contextlib.suppress(OSError):  # full: a wire loses it too
-            self._ports[port].send(frame)
+
+def _difference(base: Features, array: Features) -> bytes:
+    """The codes less what `base` lets expect of them at this scale, modulo 256: with `base` at hand, all of `array`."""
+    before, now = quantize(base), quantize(array)
+    expected = np.clip(np.rint(before.codes * (before.scales / now.scales)[:, None]), -127, 127).astype(np.int8)
+    return now.scales.tobytes() + (now.codes.view(np.uint8) - expected.view(np.uint8)).tobytes()
+
+
+def _lz4(body: bytes) -> int:
+    return len(lz4.block.compress(body, store_size=False))
+
+
+def _coded(body: bytes) -> int:
+    return len(zstandard.ZstdCompressor(level=LEVEL).compress(body))
+
+
+# -- time ---------------------------------------------------------------------------------------------------------
+
+
+async def _times(title: str, made: Sequence[Features]) -> Table:
+    held = {
+        each.key.packed: each
+        for at, array in enumerate(made)
+        if (each := payload.encode(array, FeatureKey(digest_of(b"%d" % at), ENCODER), codec=Codec.INT8))
+    }
+    rows = []
+    _leave_for_a_network_of_ones_own()
+    for mbits in MBITS:
+        _make_the_link(mbits)
+        plain, coded = await _End.made(held, abilities=0), await _End.made(held, abilities=messages.ZSTD)
+        for number in range(WARM + GETS):
+            for end in (plain, coded):
+                await end.get(list(held)[number % len(held)])
+        share = sum(coded.were_coded[WARM:]) / GETS
+        rows.append(
+            (
+                f"{mbits:,} Mbit/s", seconds(made[0].nbytes * 8 / mbits / 1e6), seconds(plain.usual_s),
+                seconds(coded.usual_s), f"{plain.usual_s / coded.usual_s:.2f} ×", f"{share:.0%}",
+            )
+        )  # fmt: skip
+        plain.close()
+        coded.close()
+    headings = ("link", "float32, its bytes alone", "INT8 as it is", "coded where it pays", "gain", "coded")
+    return Table(f"{title}: a get of one feature, one at a time, lower quartile of {GETS}", headings, rows)
+
+
+class _End:
+    """A link, and what answers at its other end."""
+
+    def __init__(self, held: Mapping[bytes, Payload], abilities: int) -> None:
+        self.link: Link
+        self.were_coded: list[bool] = []
+        self._held = held
+        self._abilities = abilities
+        self._took: list[float] = []
+        self._answering: PeerProtocol
+        self._server: Server
+
+    @classmethod
+    async def made(cls, held: Mapping[bytes, Payload], abilities: int) -> _End:
+        """An open one, to itself."""
+        self = cls(held, abilities)
+        self._server = await TcpNetwork().listen(self._accept, ("127.0.0.1", 0))
+        self.link = await dial(TcpNetwork(), self._hello(), self._server.address)
+        return self
+
+    async def get(self, key: bytes) -> None:
+        """Ask for one, and check it."""
+        sent = self._sent_bytes
+        began = time.perf_counter()
+        answered = await self.link.ask(messages.Get(key), 60.0)
+        self._took.append(time.perf_counter() - began)
+        assert answered is not None
+        assert answered.blob == self._held[key].data
+        self.were_coded.append(self._sent_bytes - sent < self._held[key].nbytes)
+
+    @property
+    def usual_s(self) -> float:
+        """What a quarter of the gets stay below: the machine has other work."""
+        return quantiles(self._took[WARM:], n=4)[0]
+
+    @property
+    def _sent_bytes(self) -> int:
+        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+        return int(next(line for line in lines if line.strip().startswith("lo:")).split()[9])
+
+    def _accept(self) -> PeerProtocol:
+        self._answering = PeerProtocol(self._hello(), is_dialer=False, on_event=self._answer, on_lost=lambda *_: None)
+        return self._answering
+
+    def _answer(self, protocol: PeerProtocol, event: Event) -> None:
+        if isinstance(event, Asked) and isinstance(event.request, messages.Get):
+            found = self._held[event.request.key]
+            protocol.connection.answer(event.stream, messages.Found(), (found.data,), found.nbytes)
+
+    def _hello(self) -> messages.Hello:
+        me = ("0" * 32, "b" * 32, "n")
+        return messages.Hello(messages.PROTOCOL_VERSION, "bench", *me, "", 0, "", 0, 0, self._abilities)
+
+    def close(self) -> None:
+        """End it."""
+        self.link.protocol.close()
+        self._server.close()
+
+
+def _leave_for_a_network_of_ones_own() -> None:
+    """From here on this process has a loopback of its own, with packets as on Ethernet, and reaches nothing else."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise SystemExit(f"a network namespace of its own: {os.strerror(ctypes.get_errno())} (needs root, on Linux)")
+    subprocess.run(["ip", "link", "set", "lo", "up", "mtu", "1500", "gso_max_segs", "1"], check=True)
+
+
+def _make_the_link(mbits: int) -> None:
+    bucket = ["rate", f"{mbits}mbit", "burst", "32kb" if mbits > 300 else "4kb", "latency", "2s"]
+    subprocess.run(["tc", "qdisc", "replace", "dev", "lo", "root", "tbf", *bucket], check=True)
+
+
+# -- frames -------------------------------------------------------------------------------------------------------
+
+
+def _frames(video: Path) -> dict[int, Pixels]:
+    """Bursts of a video's frames, by their number: its first, and those that are APART from it."""
+    import av
+
+    with av.open(str(video)) as container:
+        count = container.streams.video[0].frames
+        firsts = [count * burst // BURSTS for burst in range(BURSTS)]
+        wanted = {first + apart for first in firsts for apart in (0, *APART)}
+        return {
+            number: np.asarray(frame.to_image(), np.uint8)
+            for number, frame in enumerate(container.decode(video=0))
+            if number in wanted
+        }
+
+
+def main() -> None:
+    """Read the command line, measure, and print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.wire", description=__doc__)
+    parser.add_argument("--encoder", metavar="SPEC", default=TINY, help=f"whose features (default: {TINY})")
+    parser.add_argument("--images", type=Path, default=BUNDLED, metavar="DIRECTORY", help="photographs")
+    parser.add_argument("--video", type=Path, nargs="*", default=[], metavar="FILE", help="videos, of any format")
+    options = parser.parse_args()
+    for table in asyncio.run(measure(options.encoder, options.images, options.video)):
+        print(table.markdown(), flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--without-offloads":
-        without_offloads(sys.argv[2])
-    else:
-        print("ready", flush=True)
-        Wire(sys.argv[1:]).run()
+    main()

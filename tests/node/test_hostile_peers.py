@@ -528,7 +528,8 @@ async def test_an_answer_of_the_wrong_kind_is_none() -> None:
 async def test_a_large_answer_that_never_ends_costs_no_more_than_its_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begun = struct.pack("<IBBHII", 1 + 9, Found.kind, 0, 1, 0, 50_000_000) + encode(Found()) + bytes(9)
+    head = encode(Found())
+    begun = struct.pack("<IBBHII", len(head) + 9, Found.kind, 0, len(head), 0, 50_000_000) + head + bytes(9)
     asked = asyncio.Event()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

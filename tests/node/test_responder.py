@@ -87,6 +87,21 @@ def test_what_is_held_is_given_without_a_copy(room: Room) -> None:
     assert room.stats.bytes_out == held.nbytes
 
 
+def test_who_has_begun_with_the_very_same_gets_the_rest(room: Room) -> None:
+    (held,) = room.holds(b"a")
+    same = bytes(held.data[: payload.SAME_BYTES])
+    for ask in (
+        lambda begun: messages.Get(held.key.packed, 0, begun),
+        lambda b: messages.Claim(held.key.packed, 5, 0, b),
+    ):
+        message, blob, blob_bytes = room.ask(ask(messages.Begun(100, same)))
+        assert (message, blob_bytes) == (messages.Found(100), held.nbytes - 100)
+        assert bytes(blob[0]) == bytes(held.data[100:])
+        for begun in (messages.Begun(100, bytes(16)), messages.Begun(held.nbytes, same), messages.Begun(2**31, same)):
+            answer = room.ask(ask(begun))
+            assert (answer.message, answer.blob_bytes) == (messages.Found(), held.nbytes)
+
+
 @pytest.mark.parametrize("key", [b"", bytes(63), bytes(64), bytes(65), b"../../etc/passwd"])
 def test_what_is_not_held_is_missing(room: Room, key: bytes) -> None:
     room.holds(b"a")

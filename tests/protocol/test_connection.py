@@ -25,6 +25,7 @@ from edgecache.protocol.connection import (
 from edgecache.protocol.errors import RemoteProtocolError
 from edgecache.protocol.frames import CHUNK_BYTES, DATA, uninitialized
 from edgecache.protocol.messages import (
+    CUT,
     PROTOCOL_VERSION,
     ZSTD,
     Ack,
@@ -109,9 +110,9 @@ class Pair:
         *,
         are_open: bool = True,
         receive_into: Callable[[int], memoryview] = uninitialized,
-        codings: int = 0,
+        abilities: int = 0,
     ) -> None:
-        dialer, dialled = (msgspec.structs.replace(_hello(name), codings=codings) for name in ("dialer", "dialled"))
+        dialer, dialled = (msgspec.structs.replace(_hello(name), abilities=abilities) for name in ("dialer", "dialled"))
         self.dialer = Connection(dialer, 0.0, is_dialer=True, receive_into=receive_into)
         self.dialled = Connection(dialled, 0.0, is_dialer=False, receive_into=receive_into)
         if are_open:
@@ -135,8 +136,8 @@ class Pair:
 # -- coding --------------------------------------------------------------------------------------------------------
 
 
-def _coding(name: str, codings: int) -> Hello:
-    return msgspec.structs.replace(_hello(name), codings=codings)
+def _abled(name: str, abilities: int) -> Hello:
+    return msgspec.structs.replace(_hello(name), abilities=abilities)
 
 
 def _arrive_slowly(connection: Connection, wire: bytes, bytes_per_s: float, began: float) -> list[Event]:
@@ -148,9 +149,9 @@ def _arrive_slowly(connection: Connection, wire: bytes, bytes_per_s: float, bega
     return events
 
 
-@pytest.mark.parametrize("codings", [ZSTD, ZSTD | 64])
-def test_what_comes_slowly_is_coded_from_then_on_in_both_directions(codings: int) -> None:
-    pair = Pair(are_open=False, codings=codings)
+@pytest.mark.parametrize("abilities", [ZSTD, ZSTD | 64])
+def test_what_comes_slowly_is_coded_from_then_on_in_both_directions(abilities: int) -> None:
+    pair = Pair(are_open=False, abilities=abilities)
     pair.up()
     pair.down()
     payload = np.random.default_rng(0).integers(0, 32, 150_000, np.uint8).tobytes()
@@ -170,8 +171,8 @@ def test_what_comes_slowly_is_coded_from_then_on_in_both_directions(codings: int
 @pytest.mark.parametrize(("mine", "theirs"), [(ZSTD, 0), (0, ZSTD), (ZSTD, 64), (0, 0)])
 def test_a_peer_that_does_not_know_coding_is_sent_nothing_coded_and_nothing_of_it(mine: int, theirs: int) -> None:
     pair = Pair(are_open=False)
-    pair.dialer = Connection(_coding("dialer", mine), 0.0, is_dialer=True)
-    pair.dialled = Connection(_coding("dialled", theirs), 0.0, is_dialer=False)
+    pair.dialer = Connection(_abled("dialer", mine), 0.0, is_dialer=True)
+    pair.dialled = Connection(_abled("dialled", theirs), 0.0, is_dialer=False)
     pair.up()
     pair.down()
     payload = bytes(300_000)
@@ -310,6 +311,49 @@ def test_an_answer_cancelled_halfway_costs_no_memory_any_more() -> None:
     assert pair.dialer._abandoned == set()
 
 
+def test_an_answer_cancelled_halfway_is_broken_off_where_both_sides_know_how() -> None:
+    pair = Pair(abilities=CUT)
+    stream, other = pair.ask(Get(KEY)), pair.ask(Get(KEY))
+    pair.up()
+    for each in (stream, other):
+        pair.dialled.answer(each, Found(), (_blob(each, 5_000_000),), 5_000_000)
+    _feed(pair.dialer, _out(pair.dialled, 3 * CHUNK_BYTES))
+    pair.dialer.cancel(stream)
+    pair.up()
+    wire = _out(pair.dialled)
+    assert len(wire) < 5_000_000
+    assert _feed(pair.dialer, wire) == [Answered(other, Found(), memoryview(_blob(other, 5_000_000)))]
+    assert pair.dialer._abandoned == set()
+    assert not pair.dialer._arriving
+    assert pair.dialled._writer._underway_bytes == pair.dialled.pending_bytes == 0
+
+
+def test_an_answer_that_was_not_cancelled_is_not_broken_off() -> None:
+    pair = Pair(abilities=CUT)
+    stream = pair.ask(Get(KEY))
+    pair.up()
+    pair.dialled.answer(stream, Found(), (_blob(0, 500_000),), 500_000)
+    _feed(pair.dialer, _out(pair.dialled, 1))
+    with pytest.raises(RemoteProtocolError, match=f"Refused on stream {stream}, where a blob is still arriving"):
+        _feed(pair.dialer, _frame(Refused("no"), stream))
+
+
+def test_what_has_come_of_an_answer_that_is_out_of_time_is_told() -> None:
+    pair = Pair()
+    stream = pair.ask(Get(KEY), deadline=1.0)
+    pair.up()
+    blob = _blob(0, 900_000)
+    pair.dialled.answer(stream, Found(7), (blob,), len(blob))
+    wire = _out(pair.dialled)
+    _feed(pair.dialer, wire[:200_000])
+    (event,) = pair.dialer.tick(1.0)
+    assert isinstance(event, Answered)
+    assert (event.answer, event.begun) == (None, Found(7))
+    assert 190_000 < len(event.blob) < 200_000
+    assert event.blob == blob[: len(event.blob)]
+    assert _feed(pair.dialer, wire[200_000:]) == []
+
+
 def test_abandoned_streams_are_counted_off_however_long_it_goes_on() -> None:
     pair = Pair()
     for turn in range(5 * STREAMS_MAX):
@@ -389,11 +433,13 @@ def test_the_rooms_of_both_sides_agree() -> None:
 class Conversation(RuleBasedStateMachine):
     """A dialer asks, cancels and runs out of time; the other side answers in any order; bytes come in any pieces."""
 
+    abilities = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.dialer = Connection(_hello("dialer"), 0.0, is_dialer=True)
-        self.dialled = Connection(_hello("dialled"), 0.0, is_dialer=False)
+        self.dialer = Connection(_abled("dialer", self.abilities), 0.0, is_dialer=True)
+        self.dialled = Connection(_abled("dialled", self.abilities), 0.0, is_dialer=False)
         self.waiting: dict[int, int] = {}  # stream -> what it asked for, in the eyes of the dialer
         self.asked: dict[int, int] = {}  # in the eyes of the dialled side
         self.said: dict[int, bytes] = {}  # stream -> the blob of its request
@@ -498,11 +544,18 @@ class Conversation(RuleBasedStateMachine):
             assert not connection._is_mid_message
 
 
+class BrokenOff(Conversation):
+    """The same between peers that break off what was cancelled."""
+
+    abilities = CUT
+
+
+@pytest.mark.parametrize("conversation", [Conversation, BrokenOff])
 def test_whatever_happens_between_two_honest_peers_every_request_ends_once_with_its_own_answer(
-    monkeypatch: pytest.MonkeyPatch,
+    conversation: type[Conversation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ARRIVING_BYTES_MAX", 1_500_000)
-    run_state_machine_as_test(Conversation, settings=settings(max_examples=150, stateful_step_count=40))
+    run_state_machine_as_test(conversation, settings=settings(max_examples=100, stateful_step_count=40))
 
 
 # -- the handshake -------------------------------------------------------------------------------------------------

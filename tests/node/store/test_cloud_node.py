@@ -14,6 +14,7 @@ from edgecache.node.address_book import AddressBook
 from edgecache.node.breaker import BreakerState
 from edgecache.node.identity import Identity
 from edgecache.node.link import Address, dial
+from edgecache.node.partials import Partials
 from edgecache.node.responder import Answer
 from edgecache.node.service import Node, Settings
 from edgecache.node.store.cloud import CloudTier
@@ -23,7 +24,7 @@ from edgecache.protocol import messages
 from edgecache.protocol import payload as payloads
 from edgecache.protocol.cloud.objects import ObjectStoreError
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
-from edgecache.protocol.payload import Payload
+from edgecache.protocol.payload import Codec, Payload
 from edgecache.simulations.links import LINKS
 from edgecache.simulations.network import InMemoryNetwork
 from edgecache.simulations.virtual_time import in_virtual_time, run
@@ -67,15 +68,17 @@ async def cloud_node(network: InMemoryNetwork) -> Node:
     return node
 
 
-def hello(cluster: str = CLUSTER, peer_port: int = 0, codings: int = 0) -> messages.Hello:
-    return messages.Hello(messages.PROTOCOL_VERSION, cluster, "e" * 32, "b" * 32, "e", "", peer_port, "", 0, 0, codings)
+def hello(cluster: str = CLUSTER, peer_port: int = 0, abilities: int = 0) -> messages.Hello:
+    return messages.Hello(
+        messages.PROTOCOL_VERSION, cluster, "e" * 32, "b" * 32, "e", "", peer_port, "", 0, 0, abilities
+    )
 
 
 @asynccontextmanager
 async def room() -> AsyncIterator[Room]:
     network = InMemoryNetwork(LINKS["wan"])
     cloud = await cloud_node(network)
-    remote = NodeRemote(network.host("edge"), ADDRESS, hello())
+    remote = NodeRemote(network.host("edge"), ADDRESS, hello(), Partials())
     try:
         yield Room(network, cloud, remote)
     finally:
@@ -88,7 +91,7 @@ async def test_what_one_edge_puts_there_another_gets() -> None:
     async with room() as at:
         made = payload(1)
         assert await at.put(made)
-        other = NodeRemote(at.network.host("another edge"), ADDRESS, hello())
+        other = NodeRemote(at.network.host("another edge"), ADDRESS, hello(), Partials())
         assert await other.has(made.key.packed)
         assert await other.get(made.key.packed) == made.data
         assert not await other.has(payload(2).key.packed)
@@ -174,7 +177,7 @@ async def test_a_connection_that_has_gone_silent_is_given_up_and_dialled_again()
 async def test_a_slow_uplink_is_not_silence() -> None:
     network = InMemoryNetwork(LINKS["4g"])
     cloud = await cloud_node(network)
-    remote = NodeRemote(network.host("edge"), ADDRESS, hello())
+    remote = NodeRemote(network.host("edge"), ADDRESS, hello(), Partials())
     large = payload(1, dim=12_000_000 // 200 // 64 * 64)
     puts = [payload(image, dim=large.dim) for image in range(150)]  # 9 MB: 9 s of the uplink
     await asyncio.gather(*(remote.put(made.key.packed, made.data, 0.0, must_replace=True) for made in puts))
@@ -189,7 +192,9 @@ def test_over_a_slow_uplink_features_travel_coded_both_ways_where_both_sides_kno
     async def story() -> None:
         network = InMemoryNetwork(LINKS["4g"])
         cloud = await cloud_node(network)
-        remote = NodeRemote(network.host("edge"), ADDRESS, hello(codings=messages.ZSTD if is_coded else 0))
+        remote = NodeRemote(
+            network.host("edge"), ADDRESS, hello(abilities=messages.ZSTD if is_coded else 0), Partials()
+        )
         made = [payload(image, dim=60_000) for image in range(20)]  # Gaussian: 6.7 bits of each byte
         for each in made:
             assert await remote.put(each.key.packed, each.data, 0.0, must_replace=True)
@@ -201,6 +206,42 @@ def test_over_a_slow_uplink_features_travel_coded_both_ways_where_both_sides_kno
         await cloud.stop()
 
     run(story())
+
+
+def large(image: int) -> Payload:
+    """Features of 4 MB: 0.4 s of a WAN's downlink."""
+    array = np.random.default_rng(image).standard_normal((1000, 1000), np.float32)
+    return payloads.encode(array, FeatureKey(digest_of(b"image %d" % image), ENCODER), codec=Codec.FLOAT32)
+
+
+@in_virtual_time
+async def test_a_download_that_breaks_goes_on_where_it_broke() -> None:
+    async with room() as at:
+        made = large(1)
+        at.cloud.store.put(made)
+        getting = asyncio.ensure_future(at.remote.get(made.key.packed))
+        await asyncio.sleep(0.3)
+        for protocol in tuple(at.cloud._inbound):
+            protocol.abort("for the test")
+        with pytest.raises(ObjectStoreError, match="no answer"):
+            await getting
+        assert at.network.host("cloud").bytes_sent > made.nbytes / 4
+        assert await at.remote.get(made.key.packed) == made.data
+        assert at.network.host("cloud").bytes_sent < 1.02 * made.nbytes
+
+
+@in_virtual_time
+async def test_a_beginning_that_does_not_belong_to_what_is_there_is_thrown_away() -> None:
+    async with room() as at:
+        made = large(1)
+        at.cloud.store.put(made)
+        wrong = bytes(made.data[:1000]) + bytes(200_000)
+        at.remote._partials.keep(0.0, made.key.packed, 0, wrong)
+        assert await at.remote.get(made.key.packed) == made.data
+        other = large(2)
+        at.remote._partials.keep(0.0, made.key.packed, 0, other.data[:200_000])
+        assert await at.remote.get(made.key.packed) == made.data
+        assert len(at.remote._partials) == 0
 
 
 @in_virtual_time
@@ -219,7 +260,7 @@ async def _done() -> Answer:
 @in_virtual_time
 async def test_a_node_of_the_cluster_itself_is_turned_away_by_its_name() -> None:
     async with room() as at:
-        remote = NodeRemote(at.network.host("lost"), ADDRESS, hello("home"))
+        remote = NodeRemote(at.network.host("lost"), ADDRESS, hello("home"), Partials())
         with pytest.raises(ObjectStoreError, match=r"cluster 'home( \(cloud\))?': this node is in 'home"):
             await remote.has(bytes(64))
         await remote.close()
