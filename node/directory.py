@@ -53,6 +53,8 @@ class Directory:
 
     def __init__(self, me: NodeId, journal: Journal) -> None:
         self.journal = journal
+        self.entries = 0
+        """How many keys of others are known."""
         self.changes = 0
         """How often a list became known, or was forgotten."""
         self.corrections = 0
@@ -86,11 +88,6 @@ class Directory:
         if members <= FOLLOWED_MAX + 1:
             return True
         return xxhash.xxh32_intdigest(f"{self._me}\0{node}".encode()) * members < FOLLOWED_MAX << 32
-
-    @property
-    def entries(self) -> int:
-        """How many keys of others are known."""
-        return sum(len(followed.holdings) for followed in self._followed.values())
 
     # -- in datagrams -------------------------------------------------------------------------------------------
 
@@ -146,7 +143,7 @@ class Directory:
         if followed is None or boot_of(followed.version) != boot_of(until) or not since <= followed.version < until:
             return
         if self._has_room(node, len(added)):
-            followed.holdings.update(added, removed)
+            self.entries += followed.holdings.update(added, removed)
             followed.version = until
 
     def _replace(self, node: NodeId, held: array[int], version: int) -> None:
@@ -155,6 +152,7 @@ class Directory:
             return
         if self._has_room(node, len(held) - len(followed.holdings)):
             self.changes += not followed.version
+            self.entries += len(held) - len(followed.holdings)
             followed.holdings.replace(held)
             followed.version = version
 
@@ -166,7 +164,8 @@ class Directory:
         return False
 
     def _drop(self, node: NodeId) -> None:
-        if self._followed.pop(node, None) is not None:
+        if (followed := self._followed.pop(node, None)) is not None:
+            self.entries -= len(followed.holdings)
             self.changes += 1
 
     # -- what turns out -----------------------------------------------------------------------------------------
@@ -175,6 +174,7 @@ class Directory:
         """`node` was asked, and does not hold `key`."""
         followed = self._followed.get(node)
         if followed is not None and followed.holdings.discard(codes.fingerprint(key)):
+            self.entries -= 1
             self.corrections += 1
 
     def forget(self, node: NodeId) -> None:
@@ -187,6 +187,6 @@ class Directory:
     def check(self) -> None:
         """Assert that the bookkeeping agrees with itself."""
         self.journal.check()
-        assert self.entries <= ENTRIES_MAX
+        assert self.entries == sum(len(followed.holdings) for followed in self._followed.values()) <= ENTRIES_MAX
         for followed in self._followed.values():
             followed.holdings.check()

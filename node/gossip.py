@@ -70,6 +70,7 @@ class Gossip:
         self._removals = removals
         self._rumors = rumors
         self._told: set[bytes] = set()
+        self._told_until = 0
         self._summed: tuple[int, int] | None = None
         self._sum = b""
         self._digest = b""
@@ -102,13 +103,16 @@ class Gossip:
         return [first, *self._rumors.take(room_bytes - len(first), self._membership.size)]
 
     def state(self) -> messages.State:
-        """All that this node knows; of the members as many as a message holds."""
+        """All that this node knows; of the members as many as a message holds, and the next ones the next time."""
         encoders = [messages.Encoder(known.name, known.version, known.fingerprint) for known in self._versions.known()]
         state = messages.State([], encoders, self.current())
         room_bytes = HEAD_BYTES_MAX - len(messages.encode(state)) - _LIST_HEADER_BYTES
-        for member in self._membership.described():
+        members = self._membership.described()
+        first = self._told_until if self._told_until < len(members) else 0
+        for member in members[first:] + members[:first]:
             room_bytes -= len(messages.encode(member))
             if room_bytes < 0:
+                self._told_until = (first + len(state.members)) % len(members)
                 break
             state.members.append(member)
         return state

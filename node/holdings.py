@@ -41,12 +41,14 @@ class Holdings:
         """Whether it was there."""
         return self._turn(fingerprint, False)
 
-    def update(self, added: Iterable[int], removed: Iterable[int]) -> None:
-        """All of them."""
+    def update(self, added: Iterable[int], removed: Iterable[int]) -> int:
+        """All of them; how many more it holds now."""
+        before = self._count
         for fingerprint in added:
             self._turn(fingerprint, True)
         for fingerprint in removed:
             self._turn(fingerprint, False)
+        return self._count - before
 
     def replace(self, fingerprints: array[int]) -> None:
         """Hold exactly these, which rise strictly."""

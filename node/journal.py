@@ -65,6 +65,8 @@ class Journal:
 
     def settle(self) -> int:
         """Note what has changed; the version of the list as it is now."""
+        if not self._touched:
+            return self._boot + self._count
         touched, self._touched = self._touched, {}
         for key in touched:
             fingerprint = fingerprints.fingerprint(key)
@@ -80,6 +82,8 @@ class Journal:
         or too much.
         """
         behind = self._behind(since)
+        if behind == 0:
+            return None
         if behind < 0 and len(self) <= TOLD_MAX:
             return Changes(0, fingerprints.listed(self._holdings.fingerprints().tolist()), b"")
         if not 0 < behind <= TOLD_MAX:

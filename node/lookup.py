@@ -78,7 +78,10 @@ class Lookup:
         stand_ins: StandIns,
         now: Callable[[], float],
         stats: Stats,
+        pack: Callable[..., Payload] = payloads.encode,
     ) -> None:
+        """`pack` quantises what the encoder made; a simulation knows the outcome."""
+        self._pack = pack
         self._name = name
         self._store = store
         self._neighbourhood = neighbourhood
@@ -214,7 +217,7 @@ class Lookup:
         took_s = self._now() - began
         self._costs.encoded(took_s, ahead)
         self._stats.encodes += 1
-        payload = payloads.encode(array, key, min_fidelity=max(min_fidelity, payloads.FIDELITY_USUAL)).knowing(knows)
+        payload = self._pack(array, key, min_fidelity=max(min_fidelity, payloads.FIDELITY_USUAL)).knowing(knows)
         self._keep(payload, question.started, is_new=True, cost_s=took_s)
         if question.reach is not Reach.LOCAL:
             await self._copies.leave_soon(payload, question.started, self._costs.copy_wait_s(ahead))

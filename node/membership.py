@@ -42,7 +42,9 @@ SUSPICION_MIN_S = 4.5
 SUSPICION_MAX_S = 9.0
 CONFIRMATIONS_MAX = 3  # Lifeguard's K: so many others who suspect the same make the time the shortest
 GONE_REMEMBERED_S = 3600.0
-MEMBERS_MAX = 256
+# 0.7 KB each here, and as much again on every other; a full exchange takes three questions then. What limits larger
+# clusters is the round of probes: a change of directories is known after as many seconds as there are members.
+MEMBERS_MAX = 1024
 
 
 class State(StrEnum):

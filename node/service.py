@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..protocol import messages
+from ..protocol import payload as payloads
 from ..protocol.connection import Asked, Event, Opened
 from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity
@@ -155,8 +156,11 @@ class Node:
         cloud: Cloud | None = None,
         conversions: Sequence[Conversion] = (),
         pressure: Callable[[], Reading] | None = None,
+        pack: Callable[..., Payload] = payloads.encode,
     ) -> None:
         """`memory`: where it is not the usual one; a simulation gives one that holds no bodies.
+
+        `pack` quantises what the encoder made; a simulation gives one that knows the outcome.
 
         `pressure` reads what memory the device has left; without it the store keeps what it was given.
 
@@ -263,6 +267,7 @@ class Node:
             stand_ins=self._stand_ins,
             now=loop.time,
             stats=self.stats,
+            pack=pack,
         )
         self._prefetching = Prefetching(
             Prefetcher(memory.capacity_bytes),

@@ -17,7 +17,7 @@ from .errors import RemoteProtocolError
 PROTOCOL_VERSION: Final = 1
 
 KEYS_MAX = 512  # in one BatchGet, Has or Forget: 66 bytes each, and all of a message but its blob has at most 65535
-MEMBERS_MAX = 256
+MEMBERS_MAX = 1024
 NOT_HERE, DID_NOT_FIT = -1, -2  # in the place of a size
 ENCODERS_MAX = 64
 INCARNATION_MAX = 2**53

@@ -19,17 +19,23 @@ from ..node.membership import State
 from ..node.service import Node, Settings
 from ..node.store.memory import MemoryStore
 from ..node.store.tier import Cloud, DiskTier
+from ..protocol import payload as payloads
 from ..protocol.conversion import Conversion
 from ..protocol.errors import UndecodableImage
 from ..protocol.fingerprints import fingerprint
 from ..protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from ..protocol.messages import CUT
+from ..protocol.payload import Payload
 from .discovery import InMemoryDiscovery, Lan
 from .links import LINKS, Link
 from .modelled import Description, DeviceEncoder
 from .network import InMemoryNetwork
 
 PEER_PORT = 7441
+# So many devices are switched on at the same moment, and the others one after another: where a hundred know nobody, each
+# calls each, which took 8.1 s to simulate instead of 5.2.
+AT_ONCE_MAX = 32
+START_GAP_S = 0.05
 
 
 class ModelledEncoder:
@@ -78,6 +84,7 @@ class Cluster:
         encoder: Callable[[int], ModelledEncoder | DeviceEncoder | None] = lambda index: ModelledEncoder(),
         link: Callable[[int], Link] = lambda index: LINKS["lan"],
         memory: Callable[[int], MemoryStore | None] = lambda index: None,
+        pack: Callable[[int], Callable[..., Payload]] = lambda index: payloads.encode,
         conversions: Sequence[Conversion] = (),
     ) -> None:
         """The nodes have `ids`, or random ones. The functions say what the device with that number has.
@@ -97,6 +104,7 @@ class Cluster:
         self._cloud = cloud
         self._link = link
         self._memory = memory
+        self._pack = pack
         self._conversions = conversions
         self._lan = Lan()
         self._rng = random.Random(f"{seed}:cluster")
@@ -106,6 +114,8 @@ class Cluster:
     async def __aenter__(self) -> Cluster:
         for index in range(self._size):
             await self.join(node_id=self._ids[index] if index < len(self._ids) else None)
+            if index >= AT_ONCE_MAX:
+                await asyncio.sleep(START_GAP_S)
         await self.until(self.has_met)
         return self
 
@@ -181,6 +191,7 @@ class Cluster:
             disk=self._disk(index),
             cloud=self._cloud(index),
             memory=self._memory(index),
+            pack=self._pack(index),
             conversions=self._conversions,
         )
         await node.start()

@@ -154,6 +154,7 @@ class World:
             memory=lambda index: HeadsStore(scenario.memory, POLICIES[scenario.policy](scenario.memory), self._bodies),
             disk=lambda index: self._disks[index] if scenario.disk_bytes else None,
             cloud=lambda index: self._cloud(index) if scenario.cloud else None,
+            pack=lambda index: self._model(self._versions[index]).pack,
         )
         count = len(requests)
         self.record = Record(scenario, requests, np.full(count, -1, np.int8), np.zeros(count))
@@ -276,7 +277,8 @@ class World:
     def _encoder(self, index: int) -> DeviceEncoder:
         # Images are their own digests here.
         encode_s = self._device.encode_s[self._scenario.model]
-        return DeviceEncoder(self._model(self._versions[index]), encode_s, digest=lambda image: image)
+        model = self._model(self._versions[index])
+        return DeviceEncoder(model, encode_s, digest=lambda image: image, is_packed_later=True)
 
     def _cloud(self, index: int) -> CloudTier:
         return CloudTier(

@@ -13,6 +13,7 @@ from edgecache.node.sightings import Sighting
 from edgecache.node.versions import Versions
 from edgecache.protocol import messages
 from edgecache.protocol.errors import RemoteProtocolError
+from edgecache.protocol.frames import HEAD_BYTES_MAX
 from edgecache.protocol.keys import EncoderIdentity
 from edgecache.protocol.messages import Alive, News, NowCurrent, Suspected
 
@@ -93,6 +94,14 @@ def test_a_datagram_with_its_rumors_is_no_longer_than_one_may_be() -> None:
         assert len(messages.encode_datagram(said, rumors)) <= messages.DATAGRAM_BYTES_MAX
 
 
+def test_of_more_members_than_a_message_holds_others_are_told_each_time() -> None:
+    room = Room("a", *(f"{number:064}" for number in range(600)))
+    told = [room.gossip.state() for _ in range(4)]
+    assert all(len(messages.encode(state)) <= HEAD_BYTES_MAX for state in told)
+    assert max(len(state.members) for state in told) < 601
+    assert len({member.id for state in told for member in state.members}) == 601
+
+
 def test_somebody_with_this_nodes_id_is_called() -> None:
     heard = Room("a").gossip.hear(0.0, [Alive("a", 3, "another", "twin", "10.0.0.9", 7441, "", 0, 1)])
     assert heard.to_call == [Sighting("a", "another", "twin", ("10.0.0.9", 7441))]
@@ -114,7 +123,7 @@ def test_everything_is_exchanged_only_where_rumors_have_not_settled_it_and_once(
 @pytest.mark.parametrize(
     "state",
     [
-        messages.State([messages.Member("x", "1", "x", "10.0.0.1", 1)] * 257, [], []),
+        messages.State([messages.Member("x", "1", "x", "10.0.0.1", 1)] * 1025, [], []),
         messages.State([], [messages.Encoder("x", "1", bytes(32))] * 65, []),
         messages.State([], [messages.Encoder("x", "1", bytes(5))], []),
         messages.State([], [messages.Encoder("a b", "1", bytes(32))], []),

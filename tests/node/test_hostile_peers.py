@@ -238,7 +238,7 @@ async def test_nothing_is_done_for_a_twin_that_it_asks_in_the_same_breath(node: 
         (_frame(Forget([bytes(31)])), "key of 31 bytes: 32 or 64 expected"),
         (_frame(Forget([b""])), "key of 0 bytes"),
         (_frame(Forget([bytes(65)])), "key of 65 bytes"),
-        (_frame(State([Member("a", "b", "", "h", 1)] * (MEMBERS_MAX + 1), [], [])), "state of 257 members"),
+        (_frame(State([Member("a", "b", "", "h", 1)] * (MEMBERS_MAX + 1), [], [])), "state of 1025 members"),
         (_frame(State.kind, head=b"\x93\xdd\x00\x0f\x42\x40" + b"\x90" * 60_000), "State that does not decode"),
         (_frame(State([], [Encoder("a\nb", "1", bytes(32))], [])), "state: encoder name"),
         (_frame(State([], [Encoder("a", "1", b"")], [])), "state: encoder fingerprint of 0 bytes"),

@@ -34,6 +34,17 @@ def test_a_modelled_payload_has_the_size_of_a_real_one_and_no_loss(shape: tuple[
     assert np.array_equal(made.array(), model.array(ONE))
 
 
+@pytest.mark.parametrize("shape", MODELS.values())
+def test_what_is_packed_without_quantising_is_what_quantising_makes(shape: tuple[int, int]) -> None:
+    model = FeatureModel(*shape)
+    for image in (ONE, OTHER, ONE):
+        packed = model.pack(model.blank, model.key(image))
+        made = payloads.encode(model.array(image), model.key(image))
+        assert model.made(packed, image)
+        assert (packed.key, packed.nbytes, packed.fidelity) == (made.key, made.nbytes, made.fidelity)
+        assert np.allclose(packed.array(), made.array(), rtol=1e-6)
+
+
 def test_it_knows_its_image_and_its_version() -> None:
     model, newer = FeatureModel(4, 8), FeatureModel(4, 8, version="2")
     made = payloads.encode(model.array(ONE), model.key(ONE))
