@@ -46,15 +46,20 @@ def compare_policies(arguments: argparse.Namespace) -> int:
     """Hit ratios of policies on traces: a table on standard output, and what files were asked for."""
     _check_files(arguments)
     read = [traces.read(path) for path in arguments.trace]
-    runs = len(read) * len(arguments.size) * len(arguments.policy)
+    sizes = 1 if arguments.lru_at else len(arguments.size)
+    runs = len(read) * sizes * len(arguments.policy)
     results: list[policies.Result] = []
 
     def begin(what: str) -> None:
         if not arguments.quiet:
             print(f"[{len(results) + 1}/{runs}] {what}", file=sys.stderr, flush=True)
 
-    for result in policies.compare(read, arguments.policy, arguments.size, begin):
-        results.append(result)
+    if arguments.lru_at:
+        results.extend(policies.compare_where(read, arguments.policy, arguments.lru_at, begin))
+    else:
+        results.extend(policies.compare(read, arguments.policy, arguments.size, begin))
+    if not results:
+        raise InvalidValue(f"--lru-at {arguments.lru_at * 100:g}%: whatever the size, LRU has that on none of these")
     if arguments.json is not None:
         rows = [dataclasses.asdict(result) for result in results]
         arguments.json.write_text(json.dumps({"results": rows}, indent=1) + "\n")
@@ -159,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--trace", type=Path, nargs="+", required=True, metavar="FILE", help=f"what was asked for, in order: {formats}")
     add("--policy", type=_policy, nargs="+", default=[*policies.MAKERS], metavar="NAME", help=f"some of {names}")
     add("--size", type=_sizes, default="1%,5%,10%", metavar="P%,...", help="shares of what the trace asks for in all")
+    add("--lru-at", type=_size, metavar="P%", help="for each trace the size at which LRU has this hit ratio, instead")
     add("--json", type=Path, metavar="FILE", help="write the results there")
     add("--plot", type=Path, metavar="FILE.png", help="draw hit ratio over size there")
     add("--quiet", action="store_true", help="do not say what is being done")

@@ -40,19 +40,54 @@ def compare(
     for trace in traces:
         for fraction in size_fractions:
             capacity = max(1, round(fraction * sum(trace.sizes)))
-            for policy in policies:
-                begin(f"{trace.name} at {fraction:.3%}, {policy}")
-                hits, seconds = replay(trace, policy, capacity)
-                yield Result(
-                    trace=trace.name,
-                    policy=policy,
-                    size_fraction=fraction,
-                    size=capacity,
-                    requests=len(trace.keys),
-                    unique=len(trace.sizes),
-                    hit_ratio=hits / len(trace.keys),
-                    ns_per_request=seconds * 1e9 / len(trace.keys),
-                )
+            yield from _at_size(trace, policies, fraction, capacity, begin)
+
+
+def compare_where(
+    traces: Iterable[Trace], policies: Sequence[str], lru_ratio: float, begin: Callable[[str], None]
+) -> Iterator[Result]:
+    """Every policy on every trace at the size where LRU has this hit ratio; nothing where it never has it."""
+    for trace in traces:
+        begin(f"{trace.name}: where has LRU {lru_ratio:.1%}?")
+        capacity = lru_size(trace, lru_ratio)
+        if capacity is None:
+            most = 1 - len(trace.sizes) / len(trace.keys)
+            begin(f"{trace.name} left out: whatever the size, nobody has more than {most:.1%}")
+        else:
+            yield from _at_size(trace, policies, capacity / sum(trace.sizes), capacity, begin)
+
+
+def lru_size(trace: Trace, hit_ratio: float) -> int | None:
+    """The smallest size, to 0.1 %, at which LRU has at least `hit_ratio`; None if there is none."""
+    needed = hit_ratio * len(trace.keys)
+    low, high = 0, sum(trace.sizes)
+    if len(trace.keys) - len(trace.sizes) < needed:
+        return None
+    while high - low > max(1, low // 1000):
+        middle = (low + high) // 2
+        if replay(trace, "lru", middle)[0] < needed:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _at_size(
+    trace: Trace, policies: Sequence[str], fraction: float, capacity: int, begin: Callable[[str], None]
+) -> Iterator[Result]:
+    for policy in policies:
+        begin(f"{trace.name} at {fraction:.3%}, {policy}")
+        hits, seconds = replay(trace, policy, capacity)
+        yield Result(
+            trace=trace.name,
+            policy=policy,
+            size_fraction=fraction,
+            size=capacity,
+            requests=len(trace.keys),
+            unique=len(trace.sizes),
+            hit_ratio=hits / len(trace.keys),
+            ns_per_request=seconds * 1e9 / len(trace.keys),
+        )
 
 
 def replay(trace: Trace, policy: str, capacity: int) -> tuple[int, float]:

@@ -19,7 +19,7 @@ def table(results: Sequence[Result]) -> str:
     policies = list(dict.fromkeys(result.policy for result in results))
     cells: dict[str, dict[str, float]] = {}
     for result in results:
-        cell = f"{result.trace} {result.size_fraction * 100:g} %"
+        cell = f"{result.trace} {result.size_fraction * 100:.3g} %"
         cells.setdefault(cell, {})[result.policy] = result.hit_ratio
     rows = [[cell, *(_ratio(hit_ratios[policy]) for policy in policies)] for cell, hit_ratios in cells.items()]
     rows.append(["mean", *(_ratio(fmean(row[policy] for row in cells.values())) for policy in policies)])

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Generic
+from array import array
+from typing import cast
+
+import numpy as np
 
 from .forecast_lru_k import ForecastLRUK
+from .frequency_sketch import key_digest
 from .lru import LRU
-from .policy import NO_FACTS, EvictionPolicy, Facts, Key
-from .s3_fifo import S3FIFO
+from .policy import NO_FACTS, Facts, Key
+from .s3_fifo import S3FIFO, SMALL_SHARE, USES_MAX, USES_TO_MOVE
 from .shadow import Shadow
+from .slots import SLOT_BITS, StampedQueue, move_back
+
+# Shadows hold between so many entries and twice as many; what they hear of is a sample of the keys.
+SHADOW_ENTRIES = 1024
 
 # Hits of a turnover ago (as many uses as entries are held) count this much.
 FADING_PER_TURNOVER = 0.9
@@ -19,113 +26,200 @@ FADING_PER_TURNOVER = 0.9
 # .4390; with 1.08 and fading .9 .4390. On a fifth trace, looked at afterwards, the last is the best of these.
 LEAD = 1.08
 
+# Who returns after less than so many turnovers was one of S3-FIFO's ghosts, near enough.
+_GHOST_TURNOVERS = 2.0
 
-class _Expert(Shadow[Key]):
-    """A shadow, and which entries of the real store it has evicted, oldest eviction first."""
-
-    def __init__(self, name: str, policy: EvictionPolicy[Key], capacity: int) -> None:
-        super().__init__(policy, capacity)
-        self.name = name
-        self.lost: OrderedDict[Key, None] = OrderedDict()
+FORECAST, RECENCY, QUEUES = range(3)
+NAMES = ("forecast", "lru", "s3-fifo")
+_MAIN, _SAMPLED = USES_MAX + 1, 2 * (USES_MAX + 1)  # in an entry's flags, above its uses
 
 
-class PredictiveLRUK(Generic[Key]):
-    """Evicts what the currently best of three experts would not hold. O(log n) each, amortised, learning included.
+class PredictiveLRUK(ForecastLRUK[Key]):
+    """Evicts by the currently best of three experts. O(1) each, amortised, learning included.
 
     A forecast errs where the past does not tell: at the start, after a change of scene, on a workload without pattern.
-    So it is one of three experts, with LRU for recency and S3-FIFO for popularity. Each runs a store of its own without
-    payloads, as large as the real one and for the same uses; its hits, old ones faded, say what it is worth now. The
-    real store follows the best: it evicts what that one has evicted already, longest ago first. After a change of
-    leader it so becomes the new leader's store by and by, and nothing is thrown away at once.
+    So it is one of three experts, with LRU for recency and S3-FIFO for popularity. The order of each is kept up for the
+    entries held, which costs some 20 bytes for each: a change of leader changes who goes next, and throws nothing away.
 
-    While the real store holds nothing that the leader does not, both hold the same, and the leader is asked to make
-    room for what comes next.
+    What each expert is worth now, three shadows say: stores without payloads, for a sample of the keys and as many
+    times smaller (see `adaptive_lru_k.py`), in which nobody but one expert decides. The forecast's shadow asks the
+    model that the store itself teaches. Their hits, old ones faded, are compared once per turnover.
     """
 
     def __init__(self, capacity: int) -> None:
-        self._sizes: dict[Key, int] = {}
-        self._recency = LRU[Key]()
-        self._experts: tuple[_Expert[Key], ...] = (
-            _Expert("forecast", ForecastLRUK(), capacity),
-            _Expert("lru", self._recency, capacity),
-            _Expert("s3-fifo", S3FIFO(capacity), capacity),
-        )
-        self._leader = self._experts[0]
-        self._hits = self._uses = 0.0  # of the real store, faded as the experts' hits are
-        self._now = 0
+        super().__init__()
+        self._capacity = capacity
+        self._leader = FORECAST
+        self._uses = StampedQueue(self._last)
+        self._flags = array("B")
+        self._queued = array("I")  # when it came into its queue, 0 for a free slot
+        self._slots.columns += (self._flags, self._queued)
+        self._small = StampedQueue(self._queued)
+        self._main = StampedQueue(self._queued)
+        self._main_count = 0
+        self._shadows: tuple[Shadow[Key], ...] = ()  # none before the first eviction
+        self._sampled_sizes: dict[Key, int] = {}
+        self._sample_mask = 0
+        self._sampled_entries_max = 0
         self._turnover_at = 0
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._sizes
+        self._sampled_uses = 0.0  # faded as the shadows' hits are
 
     def hit(self, key: Key) -> None:
         """A use, of which the experts hear."""
-        self._hits += 1
-        self._use(key)
+        super().hit(key)
+        slot = self._slots.numbers[key]
+        self._uses.items.append(self._now << SLOT_BITS | slot)
+        flags = self._flags[slot]
+        if flags & USES_MAX < USES_MAX:
+            self._flags[slot] = flags + 1
+        if flags & _SAMPLED:
+            self._use_in_shadows(key, self._sampled_sizes[key])
+        if not self._now & 63:
+            self._bound()
 
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
-        """Take `key` in, as every expert does that has lost it."""
-        self._sizes[key] = size
-        self._use(key)
+        """Take `key` in, with the history it left behind."""
+        slot, gap = self._take_in(key, size)
+        self._uses.items.append(self._now << SLOT_BITS | slot)
+        self._queued[slot] = self._now
+        flags = 0
+        if 0 < gap <= _GHOST_TURNOVERS * len(self._slots.numbers):
+            flags = _MAIN
+            self._main_count += 1
+            self._main.push(self._now, slot)
+        else:
+            self._small.push(self._now, slot)
+        if self._shadows and not key_digest(key) & self._sample_mask:
+            flags |= _SAMPLED
+            self._sampled_sizes[key] = size
+            self._use_in_shadows(key, size)
+        self._flags[slot] = flags
+        if not self._now & 63:
+            self._bound()
 
     def evict(self) -> Key:
-        """What the leader evicted longest ago and is still here."""
-        leader = self._leader
-        while not leader.lost:
-            if (victim := leader.evict()) in self._sizes:
-                leader.lost[victim] = None
-        key = next(iter(leader.lost))
-        self._drop(key)
-        return key
+        """Whom the leader would let go."""
+        if len(self) > self._sampled_entries_max:
+            self._start_shadows()
+        if self._now >= self._turnover_at:
+            self._choose_leader()
+        if self._leader == FORECAST:
+            slot = self._least_likely()
+        else:
+            slot = self._uses.first() if self._leader == RECENCY else self._end_of_queues()
+            if self._victims:
+                self._victims.pop()  # the forecast goes on learning at its pace
+            else:
+                self._study()
+        self._unlist(slot)
+        return self._release(slot)
 
     def remove(self, key: Key) -> None:
         """Forget `key`, here and with the experts."""
-        for expert in self._experts:
-            expert.remove(key)
-        self._drop(key)
+        self._unlist(self._slots.numbers[key])
+        super().remove(key)
+        for shadow in self._shadows:
+            shadow.remove(key)
 
     def told(self) -> dict[str, float | str]:
-        """Who leads, and what share of the uses of late would have been hits by the best expert, and were none."""
-        best = max(expert.hits for expert in self._experts)
-        regret = max(0.0, best - self._hits) / self._uses if self._uses else 0.0
-        return {"leader": self._leader.name, "regret": regret}
+        """Who leads, and what share of the uses of late the best expert's shadow answered and the leader's did not."""
+        hits = [shadow.hits for shadow in self._shadows]
+        regret = (max(hits) - hits[self._leader]) / self._sampled_uses if self._sampled_uses else 0.0
+        return {"leader": NAMES[self._leader], "regret": regret}
 
     def by_worth(self) -> list[Key]:
-        """The keys: what the leader would still hold, by last use, and then what it has evicted, the latest first."""
-        lost = self._leader.lost
-        recent = {key: None for key in self._recency.by_worth() if key in self._sizes and key not in lost}
-        others = (key for key in self._sizes if key not in recent and key not in lost)
-        return [*recent, *others, *reversed(lost)]
+        """The keys, the newest use first, but those last that are to go next."""
+        going = {slot: None for slot in reversed(self._victims) if 0 < self._last[slot] <= self._ranked_at}
+        slots = [slot for slot in reversed(self._uses.live()) if slot not in going]
+        return [cast(Key, self._slots.keys[slot]) for slot in (*slots, *reversed(going))]
 
     def check(self) -> None:
-        """Assert that each expert holds or has lost every entry."""
-        for expert in self._experts:
-            expert.check()
-            assert {*expert.lost} == {key for key in self._sizes if key not in expert}
+        """Assert that each entry has its place in every order, and that void items are bounded."""
+        super().check()
+        held = sorted(self._slots.numbers.values())
+        assert sorted(self._uses.live()) == held
+        assert sorted(self._small.live() + self._main.live()) == held
+        assert self._main_count == len(self._main.live())
+        assert all(bool(self._flags[slot] & _MAIN) for slot in self._main.live())
+        sampled = {key for key, slot in self._slots.numbers.items() if self._flags[slot] & _SAMPLED}
+        assert sampled == self._sampled_sizes.keys()
+        for queue in (self._uses, self._small, self._main):
+            assert len(queue.items) <= 2 * len(self._slots.keys) + 128
+        for shadow in self._shadows:
+            shadow.check()
 
-    def _use(self, key: Key) -> None:
-        size = self._sizes[key]
-        for expert in self._experts:
-            for victim in expert.use(key, size):
-                if victim in self._sizes:
-                    expert.lost[victim] = None
-            expert.lost.pop(key, None)
-        self._now += 1
-        self._uses += 1
-        if self._now >= self._turnover_at:
-            self._turnover_at = self._now + len(self._sizes)
-            challenger = max(self._experts[1:], key=lambda expert: expert.hits)
-            forecast = self._experts[0]
-            self._leader = challenger if challenger.hits > LEAD * forecast.hits else forecast
-            for expert in self._experts:
-                expert.hits *= FADING_PER_TURNOVER
-            self._hits *= FADING_PER_TURNOVER
-            self._uses *= FADING_PER_TURNOVER
+    def _unlist(self, slot: int) -> None:
+        """The entry in `slot` goes: it has no place in a queue any more."""
+        flags = self._flags[slot]
+        self._queued[slot] = 0
+        if flags & _MAIN:
+            self._main_count -= 1
+        if flags & _SAMPLED:
+            del self._sampled_sizes[cast(Key, self._slots.keys[slot])]
 
-    def _drop(self, key: Key) -> None:
-        del self._sizes[key]
-        for expert in self._experts:
-            expert.lost.pop(key, None)
+    def _end_of_queues(self) -> int:
+        """Whom S3-FIFO lets go; see `s3_fifo.py`."""
+        flags, queued, main_share = self._flags, self._queued, (1 - SMALL_SHARE) * len(self._slots.numbers)
+        while True:
+            slot = self._small.first() if self._main_count <= main_share else -1
+            if slot >= 0:
+                if flags[slot] & USES_MAX < USES_TO_MOVE:
+                    return slot
+                self._small.at += 1
+                flags[slot] = flags[slot] & _SAMPLED | _MAIN
+                self._main_count += 1
+            elif (slot := self._main.first()) >= 0:
+                if not flags[slot] & USES_MAX:
+                    return slot
+                self._main.at += 1
+                flags[slot] -= 1
+            else:
+                return self._small.first()
+            queued[slot] = self._now
+            self._main.push(self._now, slot)
+
+    def _start_shadows(self) -> None:
+        """Begin anew with a sample that suits the number of entries; it serves until there are four times as many."""
+        shift = max(0, (len(self) // SHADOW_ENTRIES).bit_length() - 1)
+        self._sample_mask = (1 << shift) - 1
+        self._sampled_entries_max = 4 * len(self)
+        capacity = max(1, self._capacity >> shift)
+        self._shadows = (
+            Shadow(ForecastLRUK(self._forecast), capacity),
+            Shadow(LRU(), capacity),
+            Shadow(S3FIFO(capacity), capacity),
+        )
+        self._sampled_sizes = {}
+        self._sampled_uses = 0.0
+        for slot, flags in enumerate(self._flags):
+            self._flags[slot] = flags & ~_SAMPLED
+        self._turnover_at = self._now + len(self)
+
+    def _use_in_shadows(self, key: Key, size: int) -> None:
+        self._sampled_uses += 1
+        for shadow in self._shadows:
+            shadow.use(key, size)
+
+    def _choose_leader(self) -> None:
+        self._turnover_at = self._now + len(self)
+        hits = [shadow.hits for shadow in self._shadows]
+        challenger = RECENCY if hits[RECENCY] > hits[QUEUES] else QUEUES
+        self._leader = challenger if hits[challenger] > LEAD * hits[FORECAST] else FORECAST
+        for shadow in self._shadows:
+            shadow.hits *= FADING_PER_TURNOVER
+        self._sampled_uses *= FADING_PER_TURNOVER
+
+    def _bound(self) -> None:
+        """Every now and then: keep void items few."""
+        for queue in (self._uses, self._small, self._main):
+            queue.bound(len(self._slots.keys))
+
+    def _turn_back(self) -> None:
+        queues = (self._uses, self._small, self._main)
+        lives = [np.array(queue.live(), np.int64) for queue in queues]
+        before = self._now
+        super()._turn_back()
+        move_back(self._queued, before - self._now)
+        for queue, live in zip(queues, lives, strict=True):
+            queue.fill(live)
+        self._turnover_at = self._now + len(self)

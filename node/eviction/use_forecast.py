@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Ints: TypeAlias = npt.NDArray[np.int64]
+Bins: TypeAlias = npt.NDArray[np.uint8]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 # Times are binned by half octaves, from 1/64 of a turnover to 100 of them; the last bin is for a gap that never was.
@@ -44,14 +46,38 @@ class UseForecast:
         self._weights = np.zeros(sum(widths))
         self._evidence = np.ones(sum(widths))
 
-    def features(self, ages: Ints, gaps: tuple[Ints, Ints, Ints], counts: Ints, rates: Floats, turnover: int) -> Ints:
-        """The rows of the tables that speak for each entry: (10, entries). Times in uses; a gap of 0 never was."""
-        age = _time_bin(ages, turnover)
-        last, second, third = (np.where(gap > 0, _time_bin(gap, turnover), TIME_BINS - 1) for gap in gaps)
-        doubled = (2 * np.log2(np.maximum(counts, 1))).astype(np.int64)
-        count = np.minimum(np.where(counts <= 4, counts, doubled), COUNT_BINS - 1)
+    def bins(self, ages: Ints, gaps: tuple[Bins, Bins, Bins], counts: Bins, rates: Floats, turnover: int) -> Bins:
+        """What the forecast goes by: (6, entries). Ages are in uses, gaps in quarter octaves."""
+        logs = _BINS_PER_OCTAVE * np.log2(np.maximum(ages, 1) * (_SHORTEST / turnover))
+        age = np.clip(logs.astype(np.int64) + 4, 0, TIME_BINS - 2)
+        codes = np.arange(256)
+        shift = math.floor(2 * _BINS_PER_OCTAVE * math.log2(_SHORTEST / turnover)) - 1
+        of_code = np.clip(((codes + shift) // 2) + 4, 0, TIME_BINS - 2)
+        of_code[0] = TIME_BINS - 1
+        doubled = (2 * np.log2(np.maximum(codes, 1))).astype(np.int64)
+        of_count = np.minimum(np.where(codes <= 4, codes, doubled), COUNT_BINS - 1)
         rate_log = (_RATE_BINS_PER_OCTAVE * np.log2(rates + 1e-3)).astype(np.int64)
         rate = np.clip(rate_log + RATE_BINS // 2 - 2, 0, RATE_BINS - 1)
+        rows = [age, *(of_code[gap] for gap in gaps), of_count[counts], rate]
+        return np.stack(rows).astype(np.uint8)
+
+    def score(self, bins: Bins) -> Floats:
+        """The log-odds of a use within the horizon: (entries,)."""
+        return np.asarray(self._weights[self._places(bins)].sum(axis=0))
+
+    def learn(self, bins: Bins, was_used: npt.NDArray[np.bool_]) -> None:
+        """Take a step towards what happened to each entry."""
+        places = self._places(bins)
+        errors = 1 / (1 + np.exp(-self._weights[places].sum(axis=0))) - was_used
+        sums = np.bincount(places.ravel(), np.tile(errors, len(places)), len(self._weights))
+        touched = np.flatnonzero(sums)
+        gradient = sums[touched]
+        self._evidence[touched] += gradient * gradient
+        self._weights[touched] -= LEARNING_RATE * gradient / np.sqrt(self._evidence[touched])
+
+    def _places(self, bins: Bins) -> Ints:
+        """The weight of each table that speaks for each entry: (10, entries)."""
+        age, last, second, third, count, rate = bins.astype(np.int64)
         pairs = [
             age * TIME_BINS + last,
             age * COUNT_BINS + count,
@@ -60,20 +86,7 @@ class UseForecast:
         ]
         return np.stack([age, last, second, third, count, rate, *pairs]) + self._starts
 
-    def score(self, features: Ints) -> Floats:
-        """The log-odds of a use within the horizon: (entries,)."""
-        return np.asarray(self._weights[features].sum(axis=0))
 
-    def learn(self, features: Ints, was_used: npt.NDArray[np.bool_]) -> None:
-        """Take a step towards what happened to each entry."""
-        errors = 1 / (1 + np.exp(-self.score(features))) - was_used
-        sums = np.bincount(features.ravel(), np.tile(errors, len(features)), len(self._weights))
-        touched = np.flatnonzero(sums)
-        gradient = sums[touched]
-        self._evidence[touched] += gradient * gradient
-        self._weights[touched] -= LEARNING_RATE * gradient / np.sqrt(self._evidence[touched])
-
-
-def _time_bin(times: Ints, turnover: int) -> Ints:
-    logs = _BINS_PER_OCTAVE * np.log2(np.maximum(times, 1) * (_SHORTEST / turnover))
-    return np.clip(logs.astype(np.int64) + 4, 0, TIME_BINS - 2)
+def quarter_octave(number: int) -> int:
+    """In which quarter octave `number` is, in a byte; 0 for 0."""
+    return min((number * number * number * number).bit_length(), 255)

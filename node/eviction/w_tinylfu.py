@@ -56,10 +56,9 @@ class WTinyLFU(Generic[Key]):
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Into the window; what leaves it goes on unopposed while the main part has room."""
         self._window.push(key, size)
-        self._uses.ensure_room(len(self))
+        if self._window.size > self._window_max and self._probation.size + self._protected.size < self._main_max:
+            self._fill_main()
         self._uses.add(key)
-        while self._window.size > self._window_max and self._probation.size + self._protected.size < self._main_max:
-            self._probation.push(*self._window.pop())
 
     def evict(self) -> Key:
         """The loser of the window's oldest entry and the main part's least recently used one."""
@@ -87,3 +86,8 @@ class WTinyLFU(Generic[Key]):
         self._uses.check()
         for queue in queues:
             queue.check()
+
+    def _fill_main(self) -> None:
+        while self._window.size > self._window_max and self._probation.size + self._protected.size < self._main_max:
+            self._probation.push(*self._window.pop())
+        self._uses.ensure_room(len(self))

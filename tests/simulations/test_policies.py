@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 import pytest
-from edgecache.simulations import cli, policies
+from edgecache.simulations import cli, policies, traces
 from edgecache.simulations.traces import Trace
 
 NAMES = ["fifo", "lru", "lfu", "lru-2", "2q", "arc", "lirs", "sieve", "s3-fifo", "w-tinylfu", "belady"]
@@ -114,3 +114,28 @@ def test_a_plot_is_drawn_or_what_is_missing_is_named(
     else:
         assert status == 0
         assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_size_where_lru_has_a_hit_ratio_is_the_smallest_of_them(street: Path) -> None:
+    read = traces.read(street)
+    size = policies.lru_size(read, 0.5)
+    assert size is not None
+    assert policies.replay(read, "lru", size)[0] >= 1000 > policies.replay(read, "lru", size - 1)[0]
+    assert policies.lru_size(read, 0.99) is None
+    assert policies.lru_size(trace("ab", a=5, b=7), 0.0) == 1
+
+
+def test_policies_are_compared_where_lru_has_so_much(
+    street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results.json"
+    command = ["policies", "--trace", str(street), "--policy", "lru", "belady", "--lru-at", "50%", "--json", str(out)]
+    assert cli.main(command) == 0
+    lru, belady = json.loads(out.read_text())["results"]
+    assert 0.5 <= lru["hit_ratio"] < 0.51 < belady["hit_ratio"]
+    assert lru["size"] == belady["size"] == policies.lru_size(traces.read(street), 0.5)
+    assert "left out" not in capsys.readouterr().err
+    assert cli.main(["policies", "--trace", str(street), "--lru-at", "99%"]) == cli.WRONG_USAGE
+    told = capsys.readouterr().err
+    assert "street left out" in told
+    assert "--lru-at 99" in told

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from edgecache.node.eviction.forecast_lru_k import HISTORY_PER_ENTRY, ForecastLRUK
+import pytest
+from edgecache.node.eviction.forecast_lru_k import ForecastLRUK
 from edgecache.node.eviction.lru import LRU
 from edgecache.node.eviction.policy import EvictionPolicy
-from edgecache.node.eviction.predictive_lru_k import PredictiveLRUK
+from edgecache.node.eviction.predictive_lru_k import FORECAST, QUEUES, RECENCY, PredictiveLRUK
 from edgecache.node.eviction.s3_fifo import S3FIFO
 from edgecache.node.eviction.shadow import Shadow
-from edgecache.node.eviction.use_forecast import UseForecast
+from edgecache.node.eviction.slots import TIME_MAX
+from edgecache.node.eviction.use_forecast import UseForecast, quarter_octave
 
 CAPACITY = 200
 
@@ -53,28 +55,127 @@ def test_what_is_used_after_the_ranking_is_spared() -> None:
     for key in range(CAPACITY):
         policy.admit(key)
     policy.evict()
-    doomed = policy._keys[policy._victims[-1]]
+    doomed = policy._slots.keys[policy._victims[-1]]
     assert doomed is not None
     policy.hit(doomed)
     assert doomed not in [policy.evict() for _ in policy._victims[:-1]]
 
 
-def test_the_history_is_bounded() -> None:
+def test_an_evicted_entry_comes_back_with_its_history() -> None:
     policy: ForecastLRUK[int] = ForecastLRUK()
-    hits(policy, list(range(5000)))
-    assert len(policy._slots) <= (1 + HISTORY_PER_ENTRY) * CAPACITY
+    for key in range(CAPACITY):
+        policy.admit(key)
+    for _ in range(3):
+        policy.hit(7)
+    while 7 in policy:
+        policy.evict()
+    policy.admit(7)
+    assert policy._counts[policy._slots.numbers[7]] == 5
+
+
+def test_it_learns_from_what_happened_to_those_it_evicted() -> None:
+    policy: ForecastLRUK[int] = ForecastLRUK()
+    for key in range(3000):
+        policy.admit(key)
+        if len(policy) > CAPACITY:
+            policy.evict()
+    never_again = policy._forecast.score(policy._bins(policy._some())).mean()
+    for key in range(3000, 9000):
+        for use in (key, key - 300):
+            if use in policy:
+                policy.hit(use)
+                continue
+            policy.admit(use)
+            if len(policy) > CAPACITY:
+                policy.evict()
+    assert policy._forecast.score(policy._bins(policy._some())).mean() > never_again
+
+
+def test_it_outlives_its_clock() -> None:
+    rng = random.Random(5)
+    uses = [min(int(rng.paretovariate(0.5)), 2000) for _ in range(20_000)]
+    early: PredictiveLRUK[int] = PredictiveLRUK(CAPACITY)
+    late: PredictiveLRUK[int] = PredictiveLRUK(CAPACITY)
+    late._now = late._turnover_at = TIME_MAX - 10_000
+    assert abs(hits(late, uses) - hits(early, uses)) < 0.01 * len(uses)
+    late.check()
+    assert late._now < TIME_MAX - 10_000
+
+
+@pytest.mark.parametrize("leader", [FORECAST, RECENCY, QUEUES])
+def test_any_leader_may_take_over_at_any_time(leader: int) -> None:
+    policy: PredictiveLRUK[int] = PredictiveLRUK(CAPACITY)
+    rng = random.Random(leader)
+    store = Shadow(policy, CAPACITY)
+    for now in range(10_000):
+        if now % 500 == 0:
+            policy._leader = (leader + now // 500) % 3
+        store.use(min(int(rng.paretovariate(0.5)), 2000), 1)
+        if now % 1000 == 0:
+            policy.check()
+    assert store.hits > 3000
+
+
+def test_what_goes_next_is_worth_least_and_what_was_used_last_most() -> None:
+    policy: PredictiveLRUK[int] = PredictiveLRUK(CAPACITY)
+    for key in range(CAPACITY):
+        policy.admit(key)
+    policy.evict()
+    policy.hit(50)
+    order = policy.by_worth()
+    assert sorted(order) == [key for key in range(CAPACITY) if key in policy]
+    assert order[0] == 50
+    assert policy.evict() == order[-1]
+
+
+def test_of_entries_alike_the_large_go_first() -> None:
+    policy: ForecastLRUK[int] = ForecastLRUK()
+    for key in range(CAPACITY):
+        policy.admit(key, 19_000 if key % 2 else 151_000)
+    assert all(policy.evict() % 2 == 0 for _ in range(CAPACITY // 10))
+
+
+def lead(policy: PredictiveLRUK[int], leader: int) -> None:
+    policy._leader, policy._turnover_at = leader, 1 << 40
+    policy._sampled_entries_max = 1 << 40
+
+
+def test_led_by_recency_it_is_lru() -> None:
+    rng = random.Random(6)
+    uses = [min(int(rng.paretovariate(0.5)), 2000) for _ in range(10_000)]
+    policy: PredictiveLRUK[int] = PredictiveLRUK(CAPACITY)
+    lead(policy, RECENCY)
+    assert hits(policy, uses) == hits(LRU(), uses)
+
+
+def test_led_by_the_queues_it_is_nearly_s3_fifo() -> None:
+    rng = random.Random(7)
+    uses = [min(int(rng.paretovariate(0.5)), 2000) for _ in range(20_000)]
+    policy: PredictiveLRUK[int] = PredictiveLRUK(CAPACITY)
+    lead(policy, QUEUES)
+    assert abs(hits(policy, uses) / hits(S3FIFO(CAPACITY), uses) - 1) < 0.03
+
+
+def test_the_shadows_hear_a_sample_that_grows_no_larger_with_the_store() -> None:
+    policy: PredictiveLRUK[int] = PredictiveLRUK(20_000)
+    for key in range(50_000):
+        if len(policy) == 20_000:
+            policy.evict()
+        policy.admit(key)
     policy.check()
+    assert all(800 < len(shadow) < 2400 for shadow in policy._shadows)
 
 
 def test_a_forecast_tells_apart_what_it_has_seen_apart() -> None:
     forecast = UseForecast()
     count = 64
     gaps = np.array([10, 5000] * (count // 2))
-    none = np.zeros(count, np.int64)
+    none = np.zeros(count, np.uint8)
     rates = np.ones(count)
-    features = forecast.features(np.full(count, 20), (gaps, none, none), np.full(count, 2), rates, turnover=1000)
+    codes = np.array([quarter_octave(gap) for gap in gaps.tolist()], np.uint8)
+    bins = forecast.bins(np.full(count, 20), (codes, none, none), np.full(count, 2, np.uint8), rates, turnover=1000)
     for _ in range(100):
-        forecast.learn(features, gaps == 10)
-    scores = forecast.score(features)
+        forecast.learn(bins, gaps == 10)
+    scores = forecast.score(bins)
     assert scores[gaps == 10].min() > 1
     assert scores[gaps == 5000].max() < -1
