@@ -32,7 +32,7 @@ from .modelled import Description, DeviceEncoder
 from .network import InMemoryNetwork
 
 PEER_PORT = 7441
-# So many devices are switched on at the same moment, and the others one after another: where a hundred know nobody, each
+# So many devices are switched on at the same moment, the others one after another: where a hundred know nobody, each
 # calls each, which took 8.1 s to simulate instead of 5.2.
 AT_ONCE_MAX = 32
 START_GAP_S = 0.05
