@@ -4,19 +4,17 @@ The promise is that with an image in hand nobody waits longer than 1.2 × what e
 network does. So the encode time is the measure of all waiting on others. The time of 1.2 encodes is given out so:
 
     1      the encode itself, if it comes to that
-    0.1    at most, waiting for others before the encode begins
+    0.1    at most, waiting for others before the encode begins; 0.15 for one that is steady
     0.05   at most, holding the answer back for its copies
-    0.05   what asking costs this node itself
 
-A peer that has not answered when the first 0.1 is over is not given up: the encode begins beside it, and whoever is
+A peer that has not answered when that is over is not given up: the encode begins beside it, and whoever is
 first answers. So what a slow, lossy or stopped peer can cost is bounded by arithmetic, not by how well it was judged;
 judging well only saves encodes.
 
 An encode that has begun cannot be taken back: the answer of a peer that comes first makes it useless, and the next
 image waits for it. So a peer is asked only where its features are likely to come before an encode would begin. For one
-that is steady (it has not failed of late, and nearly all that it sent lately came within some time) the encode is held
-back that long, up to half of what it takes: "not here" comes at once from such a peer, so silence costs that once, and
-then it is not steady any more. How a peer does that has not sent anything lately is found out by trying.
+that is steady (it has not failed of late, and all that it sent lately came within some time) the encode is held back
+that long, if that is less than 0.15. How a peer does that has not sent anything lately is found out by trying.
 
 What is known of a peer: its round trips (each probe of the membership brings one, so that a recovered peer is noticed
 without trying it on a request), the bandwidth of what it sent, and how often it failed of late.
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 # Shares of the time that an encode is expected to take.
 ASK_SHARE = 0.10
 COPY_SHARE = 0.05
-HOLD_SHARE = 0.5  # for a peer that is steady
+HOLD_SHARE = 0.15  # for a peer that is steady
 LEASE_SHARE = 1.2  # when another node's encode should be here, from the request on, so that it is waited for
 LEASE_LATE_SHARE = 1.5  # and when it is given up
 
@@ -61,8 +59,8 @@ HEDGE_UNKNOWN_S = 0.05
 HEDGE_MIN_S = 0.01  # below it, the stalls of a busy event loop would ask twice for everything
 HEDGE_MAX_S = 0.5
 
-# Of 64 fetches the second slowest: one in 40 comes later than that.
-STEADY_SHARE = 0.97
+# Of so many fetches the slowest counts: a peer is steady if none was late, and their median says how it does now.
+FETCHES = 8
 STEADY_FAILURES_MAX = 0.05  # what is left of one failure after six good answers, or a minute and a half
 FETCHES_MIN = 3  # fewer say nothing of a peer
 FETCHES_KEPT_S = 120.0  # and older ones nothing of how it is now: it is tried again
@@ -118,7 +116,7 @@ class _Peer:
     """What this node has seen of one peer."""
 
     round_trips: Recent = field(default_factory=Recent)
-    fetches: Recent = field(default_factory=Recent)
+    fetches: Recent = field(default_factory=lambda: Recent(FETCHES))
     fetches_since: float = 0.0
     seconds_per_byte: float = 1 / BYTES_PER_S_UNKNOWN
     has_sent: bool = False
@@ -166,7 +164,7 @@ class Costs:
         """`node` was away, and is there again: how it did before it went says nothing."""
         peer = self._peers.get(node)
         if peer is not None:
-            peer.fetches, peer.failures = Recent(), 0.0
+            peer.fetches, peer.failures = Recent(FETCHES), 0.0
 
     def encoded(self, seconds: float, ahead: int) -> None:
         """An image took `seconds` from request to features, with `ahead` others there before it."""
@@ -216,7 +214,7 @@ class Costs:
         peer = self._peer(node)
         if not self._is_known(now, peer) or self._failures(now, peer) > STEADY_FAILURES_MAX:
             return patience_s
-        slow_s = peer.fetches.quantile(STEADY_SHARE) or 0.0
+        slow_s = peer.fetches.quantile(1.0) or 0.0
         return max(patience_s, slow_s) if slow_s <= self._hold_max_s(ahead) else patience_s
 
     def copy_wait_s(self, ahead: int) -> float:
@@ -235,7 +233,7 @@ class Costs:
             left_s = late_s = ENCODE_UNKNOWN_S - elapsed_s
         else:
             left_s, late_s = LEASE_SHARE * own_s - elapsed_s, LEASE_LATE_SHARE * own_s - elapsed_s
-        return late_s if expected_s + 2 * self.fetch_s(node) <= left_s else 0.0
+        return late_s if expected_s + 2 * self._slow_fetch_s(node) <= left_s else 0.0
 
     def worth_asking(self, now: float, nodes: Iterable[NodeId], ahead: int) -> list[NodeId]:
         """Those of `nodes` from which to fetch is cheaper than to encode here, the cheapest first.
@@ -286,8 +284,12 @@ class Costs:
 
     def _fetched(self, now: float, peer: _Peer, seconds: float) -> None:
         if now - peer.fetches_since > FETCHES_KEPT_S:
-            peer.fetches, peer.fetches_since = Recent(), now
+            peer.fetches, peer.fetches_since = Recent(FETCHES), now
         peer.fetches.add(seconds)
+
+    def _slow_fetch_s(self, node: NodeId) -> float:
+        """How long features take from it when it is not at its best."""
+        return self._peer(node).fetches.quantile(1.0) or self.fetch_s(node)
 
     def _is_known(self, now: float, peer: _Peer) -> bool:
         """Whether it has sent enough lately to tell how it does."""

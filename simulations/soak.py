@@ -38,7 +38,8 @@ ENCODE_S = 0.05
 IMAGES = 40
 ASK_EVERY_S = 0.05
 FAULT_EVERY_S = 4.0
-# With an image peers have 0.25 s and copies 0.5 s for each device that hangs; without, peers have 2 s.
+# With an image all waiting for others is a share of an encode; a put has 0.5 s for each device that hangs, and without
+# an image peers have 2 s.
 DEADLINE_S = 2.5 + DEVICES_MAX * 0.5
 CONVERGES_WITHIN_S = 90.0
 USERS_ENCODER, KEPT_ENCODER = "mine", "kept"

@@ -34,7 +34,8 @@ from .workloads.catalogue import workload
 from .workloads.log import read_log
 from .workloads.requests import HOUR_S, Requests
 
-# Peers, cloud and copies may take 0.25, 0.5 and 2 × 0.5 s; whoever takes longer than this besides encoding hangs.
+# With an image in hand all waiting for others is a share of an encode (`node/cost.py`), and without one 2 s for peers;
+# whoever takes longer than this besides encoding hangs.
 DEADLINE_S = 4.0
 CONVERGES_WITHIN_S = 90.0
 _M_MMAP_THRESHOLD = -3  # malloc.h

@@ -1,6 +1,6 @@
 """Measures how long a get with an image in hand takes while the network does its worst: real processes, real sockets.
 
-    python -m tests.bench.waits_lan [--gets N] [--encode-ms MS]          (Linux, as root)
+    python -m tests.bench.waits_lan [--gets N] [--encode-ms MS] [FAULT ...]          (Linux, as root)
 
 Five nodes, each in a network namespace, on a switch of user space (`wire.py`). The encoder sleeps: five real ones would
 share this machine's cores. One process on each device that is well asks its own node over HTTP for one image after
@@ -168,16 +168,17 @@ def main() -> None:
     parser.add_argument("--number", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--reach", help=argparse.SUPPRESS)
     parser.add_argument("--members", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of {', '.join(FAULTS)}")
     options = parser.parse_args()
     if options.members:
         print(len(_members()))
     elif options.ask:
         print(json.dumps(_asked(options.ask, options.number, options.gets, options.reach)))
     else:
-        _measure(options.gets, options.encode_ms / 1000)
+        _measure(options.faults or list(FAULTS), options.gets, options.encode_ms / 1000)
 
 
-def _measure(gets: int, encode_s: float) -> None:
+def _measure(faults: Sequence[str], gets: int, encode_s: float) -> None:
     with ExitStack() as stack:
         devices = Devices(stack, Path(stack.enter_context(tempfile.TemporaryDirectory())), encode_s)
         devices.until_met()
@@ -191,7 +192,8 @@ def _measure(gets: int, encode_s: float) -> None:
         print(f"one encode: {1000 * one_s:.0f} ms, p99 {_quantile(local, 0.99) / one_s:.3f} encodes\n")
         print("| fault | p50 | p99 | slowest | where encoded: p50, p99 | from peers: p50, p99 | gets encoded |")
         print("|---|---|---|---|---|---|---|")
-        for name, (asked, begin, end) in FAULTS.items():
+        for name in faults:
+            asked, begin, end = FAULTS[name]
             devices.until_met()
             begin(devices)
             answers = devices.ask(asked, name, gets)

@@ -151,13 +151,14 @@ def test_another_encode_is_waited_for_where_it_comes_within_the_promise() -> Non
 def test_a_peer_that_takes_longer_than_an_encode_is_not_asked_and_others_are_asked_by_cost() -> None:
     known = costs(0.06)
     for now in range(40):
-        known.answered(now, "far", 0.02)
+        known.answered(now, "far", 0.008)
         known.answered(now, "near", 0.001)
         known.answered(now, "slow", 0.3)
         known.answered(now, "thin", 0.001)
         known.answered(now, "thin", 0.3, PAYLOAD)
     assert known.worth_asking(40, ["slow", "far", "thin", "near"], 0) == ["near", "far"]
-    assert known.worth_asking(40, ["slow", "far", "thin", "near"], 9) == ["near", "far", "thin", "slow"]
+    assert known.worth_asking(40, ["slow", "far", "thin", "near"], 9) == ["near", "far"]
+    assert known.worth_asking(40, ["slow", "far", "thin", "near"], 40) == ["near", "far", "thin", "slow"]
 
 
 def test_of_equal_peers_the_first_named_is_asked_first() -> None:
@@ -189,10 +190,10 @@ def test_a_peer_is_asked_where_its_features_come_before_an_encode_would_begin() 
     known = costs(0.06)
     for now in range(FETCHES_MIN):
         assert known.worth_asking(now, ["near", "far"], 0) == ["near", "far"]  # nothing is known yet
-        known.answered(now, "near", 0.02, PAYLOAD)
-        known.answered(now, "far", 0.04, PAYLOAD)
-    assert known.hold_s(FETCHES_MIN, "near", 0) == 0.02  # steady, so that it pays to wait for it
-    assert known.hold_s(FETCHES_MIN, "far", 0) == known.patience_s(0)  # more than half of an encode
+        known.answered(now, "near", 0.008, PAYLOAD)
+        known.answered(now, "far", 0.015, PAYLOAD)
+    assert known.hold_s(FETCHES_MIN, "near", 0) == 0.008  # steady, so that it pays to wait for it
+    assert known.hold_s(FETCHES_MIN, "far", 0) == known.patience_s(0)  # more than the promise allows
     assert known.worth_asking(FETCHES_MIN, ["near", "far"], 0) == ["near"]
     assert known.worth_asking(FETCHES_MIN, ["near", "far"], 1) == ["near", "far"]  # behind another image
 
@@ -201,10 +202,10 @@ def test_who_is_not_steady_is_not_waited_for_longer_than_others() -> None:
     known = costs(0.06)
     for now in range(40):
         known.answered(now, "moody", 0.5 if now % 10 == 0 else 0.004, PAYLOAD)
-        known.answered(now, "steady", 0.01, PAYLOAD)
+        known.answered(now, "steady", 0.008, PAYLOAD)
     assert known.hold_s(40, "moody", 0) == known.patience_s(0)
     assert known.worth_asking(40, ["moody"], 0) == ["moody"]
-    assert known.hold_s(40, "steady", 0) == 0.01
+    assert known.hold_s(40, "steady", 0) == 0.008
     known.failed(40, "steady", 0.06)
     assert known.hold_s(40, "steady", 0) == known.patience_s(0)
 
