@@ -26,7 +26,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         import matplotlib
 
         matplotlib.use("Agg")
-        from matplotlib import pyplot
+        from matplotlib import pyplot, ticker
     figure, axes = pyplot.subplots(figsize=(11, 7))
     for runtime, colour in (("torch", "tab:blue"), ("onnx", "tab:orange"), ("openvino", "tab:green")):
         for whole, marker in ((True, "s"), (False, "o")):
@@ -45,12 +45,14 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        which(ticker.FormatStrFormatter("%g"))
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds per image (left is faster)")
     axes.set_ylabel("1 - mean cosine to the plain model's features (up is truer)")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8, loc="lower left")
+    axes.legend(fontsize=8, loc="best")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
