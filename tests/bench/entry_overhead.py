@@ -3,7 +3,7 @@
 Fills a store of 20,000 entries over an arena, evicts as many again, and counts by tracemalloc, for each entry held,
 everything that is allocated: the Payload and the view of its bytes, its key, the store's dictionary, what the arena
 knows of it, and the policy's own record. The payloads' bytes lie in the arena, which tracemalloc does not see.
-`ENTRY_OVERHEAD_BYTES` in `node/store/memory.py` is the largest of these figures, rounded up.
+`ENTRY_BYTES` in `node/store/arena.py` is a little more: what a process grows by (`overhead.py`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import tracemalloc
 
 import numpy as np
 from edgecache.node.eviction.policies import POLICIES, POLICY_USUAL
-from edgecache.node.store.arena import Arena
-from edgecache.node.store.memory import ENTRY_OVERHEAD_BYTES, MemoryStore
+from edgecache.node.store.arena import ENTRY_BYTES, Arena
+from edgecache.node.store.memory import MemoryStore
 from edgecache.protocol import payload as payloads
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey
 from edgecache.protocol.payload import Payload
@@ -31,7 +31,7 @@ def payload(image: int) -> Payload:
 
 def measure(name: str) -> float:
     """Bytes for each entry held."""
-    capacity = ENTRIES * (payload(0).nbytes + ENTRY_OVERHEAD_BYTES)
+    capacity = ENTRIES * (payload(0).nbytes + ENTRY_BYTES)
     arena = Arena(capacity)
     gc.collect()
     tracemalloc.start()
@@ -47,7 +47,7 @@ def measure(name: str) -> float:
 
 def main() -> None:
     most = max(measure(name) for name in sys.argv[1:] or ("lru", "lru-2", "adaptive-lru-k", POLICY_USUAL))
-    print(f"at most {most:.0f}; the store reckons with {ENTRY_OVERHEAD_BYTES}")
+    print(f"at most {most:.0f}; the store reckons with {ENTRY_BYTES}")
 
 
 if __name__ == "__main__":
