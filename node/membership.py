@@ -328,7 +328,7 @@ class Membership:
             member = self._members[node]
             self._end(now, member, State.DEAD)
             changed.append(member)
-        while self._went and now - self._went[0][0] >= GONE_REMEMBERED_S:
+        while self._went and now >= self._went[0][0] + GONE_REMEMBERED_S:  # as `deadline` says, to the last bit
             went_at, node = self._went.popleft()
             gone = self._members.get(node)
             if gone is not None and not gone.is_in_ring and gone.since == went_at:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import random
 
 import pytest
 from edgecache.node.membership import (
@@ -292,3 +294,13 @@ def test_the_gone_are_forgotten_after_an_hour() -> None:
     membership.tick(GONE_REMEMBERED_S + 10.0)
     assert [member.id for member in membership.all()] == ["c"]
     membership.check()
+
+
+def test_a_tick_at_the_deadline_is_enough_whenever_that_is() -> None:
+    rng = random.Random(1)
+    for went_at in (rng.uniform(0, 20_000) for _ in range(200)):  # plus an hour less themselves: often less
+        membership = knowing("b")
+        membership.left(went_at, "b", "1")
+        membership.tick(membership.deadline())
+        assert membership.all() == []
+        assert membership.deadline() == math.inf
