@@ -6,7 +6,8 @@ whoever says that it has it, then the cloud.
 
 With an image in hand the encoder is the measure (`cost.py`): only who is likely to answer sooner is asked, and when a
 tenth of an encode has been waited in all, it begins. Whoever is first answers, and the other is cancelled. An encode is
-held back longer for one reason: another node is at it, and done in time (`lease.py`).
+held back a little longer for a peer that is steady, and much longer only where another node is at it, and done in time
+(`lease.py`). It is not held back for a cloud that will not have said no by then.
 """
 
 from __future__ import annotations
