@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..protocol import messages
 from ..protocol import payload as payloads
-from ..protocol.connection import Asked, Event, Opened
 from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity
 from . import status
@@ -29,17 +28,17 @@ from .following import Following
 from .gossip import Gossip, Heard
 from .handover import hand_over
 from .heartbeat import Heartbeat
+from .inbound import Inbound
 from .interfaces import is_loopback
 from .journal import Journal
 from .lease_desk import LeaseDesk
 from .link import Address, Link, Network, Server
-from .links import LINK_IDLE_S, Links
+from .links import Links
 from .lookup import Encoder, Lookup
 from .membership import Member, Membership, State
 from .moving import Moving
 from .neighbourhood import Neighbourhood
 from .partials import Partials
-from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
 from .peers import Peers
 from .prefetch import Prefetcher
 from .prefetching import Prefetching
@@ -48,7 +47,7 @@ from .remembered_removals import RememberedRemovals
 from .remembered_versions import RememberedVersions
 from .removals import KEPT_S, Removals
 from .resizing import Resizing
-from .responder import Answer, Responder
+from .responder import Responder
 from .ring import Ring
 from .rumors import Rumors
 from .sightings import Announcement, Discovery, Sighting
@@ -64,10 +63,10 @@ if TYPE_CHECKING:
     from ..protocol.conversion import Conversion
     from ..protocol.payload import Payload
     from .identity import Identity
+    from .peer_protocol import PeerProtocol
+    from .ring import NodeId
     from .store.tier import Cloud, DiskTier
 
-INBOUND_MAX = 512  # connections that peers dialled; one each, and room for those that are about to be closed
-INBOUND_IDLE_S = 2 * LINK_IDLE_S  # the dialer closes them before that, if it is still there
 HOUSEKEEPING_S = 1.0
 BINDS_MAX = 5  # the port that is free for TCP may be taken for UDP
 # Reading a model keeps all cores of a small device busy for seconds. Meeting the others comes first, unless an image
@@ -278,7 +277,7 @@ class Node:
         )
         self.resizing.on_resized = self._prefetching.resized
         self.lookup.on_asked = self._prefetching.asked
-        self._responder = Responder(
+        self.responder = Responder(
             store=self.store,
             lookup=self.lookup,
             membership=self.membership,
@@ -292,8 +291,16 @@ class Node:
             is_cloud=settings.is_cloud,
             heard_removed=self._heard_removed,
         )
+        self._inbound = Inbound(
+            hello=self._hello,
+            responder=self.responder,
+            stats=self.stats,
+            receive_into=memory.arriving,
+            on_greeted=self._greeted,
+            on_leave=self._heard_leave,
+            on_lost=self.desk.gone,
+        )
         self._server: Server | None = None
-        self._inbound: set[PeerProtocol] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._late: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
@@ -332,7 +339,7 @@ class Node:
     async def _listen(self) -> None:
         """For connections, and where there may be members, for datagrams at the same port."""
         for attempt in range(1, BINDS_MAX + 1):
-            self._server = await self._network.listen(self._answering_protocol, self._settings.peer_listen)
+            self._server = await self._network.listen(self._inbound.protocol, self._settings.peer_listen)
             if self._settings.is_cloud:
                 return
             try:
@@ -380,7 +387,6 @@ class Node:
 
     async def _keep_time(self) -> None:
         loop = asyncio.get_running_loop()
-        inbound_at = 0.0
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             now = loop.time()
@@ -388,10 +394,7 @@ class Node:
             self.removals.tick(now)
             if not self._settings.is_cloud:
                 self.moving.tick(self.membership.version)
-            if now >= inbound_at:
-                inbound_at = now + INBOUND_IDLE_S / 20
-                for protocol in [p for p in self._inbound if now - p.connection.heard_at > INBOUND_IDLE_S]:
-                    protocol.close("silent for too long")
+            self._inbound.tidy(now)
             self.store.tell_uses()
             if len(self._stand_ins.renewals) and (self._renewing is None or self._renewing.done()):
                 self._renewing = self._start_late(self.lookup.renew())
@@ -424,49 +427,6 @@ class Node:
             abilities=self._settings.abilities,
         )
 
-    def _answering_protocol(self) -> PeerProtocol:
-        return PeerProtocol(
-            self._hello(),
-            is_dialer=False,
-            on_event=self._on_event,
-            on_lost=self._on_lost,
-            on_made=self._on_made,
-            receive_into=self.store.memory.arriving,
-        )
-
-    def _on_made(self, protocol: PeerProtocol) -> None:
-        self._inbound.add(protocol)
-        if len(self._inbound) > INBOUND_MAX:
-            protocol.close(f"more than {INBOUND_MAX} connections")
-
-    def _on_event(self, protocol: PeerProtocol, event: Event) -> None:
-        peer = protocol.connection.peer
-        assert peer is not None
-        if isinstance(event, Opened):
-            self._greeted(protocol, peer)
-        elif isinstance(event, Asked):
-            answer = self._responder.answer(peer, event.request, event.blob)
-            if not isinstance(answer, Answer):
-                self._answer_later(protocol, event.stream, answer)
-                return
-            protocol.connection.answer(event.stream, answer.message, answer.blob, answer.blob_bytes)
-            if isinstance(event.request, messages.Leave) and (member := self.membership.get(peer.id)) is not None:
-                self._members_changed([member])
-
-    def _answer_later(self, protocol: PeerProtocol, stream: int, answer: Coroutine[Any, Any, Answer]) -> None:
-        """Answer when the disk has been read; who does not take what it asked for gets nothing read."""
-
-        async def later() -> None:
-            message, blob, blob_bytes = await answer
-            protocol.connection.answer(stream, message, blob, blob_bytes)
-            protocol.flush()
-
-        if protocol.connection.pending_bytes > PENDING_BYTES_MAX:
-            answer.close()
-            protocol.connection.answer(stream, messages.Missing())
-            return
-        self._start_late(later())
-
     def _start_late(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._late.add(task)
@@ -485,16 +445,9 @@ class Node:
             address = (hello.peer_host or protocol.remote_host, hello.peer_port)
             self._links.sighted(Sighting(hello.id, hello.boot, hello.name, address))
 
-    def _on_lost(self, protocol: PeerProtocol, reason: str) -> None:
-        self._inbound.discard(protocol)
-        if (peer := protocol.connection.peer) is not None:
-            self.desk.gone(peer.id)
-        if protocol.was_offended:
-            if protocol.was_opened:
-                self.stats.protocol_errors += 1
-            else:
-                self.stats.refused_handshakes += 1
-            _log.warning("closed a connection from %s: %s", protocol.remote_host, reason)
+    def _heard_leave(self, node: NodeId) -> None:
+        if (member := self.membership.get(node)) is not None:
+            self._members_changed([member])
 
     def _met_twin(self, hello: messages.Hello) -> None:
         _log.error("node %r has this node's id %s: a cloned disk image?", hello.name, self.id)
@@ -639,7 +592,7 @@ class Node:
 
     def counters(self) -> dict[str, Any]:
         """What this node has counted, and what it holds."""
-        connections = len(self._inbound) + self._links.open
+        connections = len(self._inbound.protocols) + self._links.open
         prefetch = self._prefetching.told()
         given_bytes = self.resizing.pressure.given_bytes
         return status.counters(
@@ -675,6 +628,7 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._inbound.stop()
         if self._discovery is not None:
             await self._discovery.stop()
         if self._server is not None:
@@ -682,8 +636,7 @@ class Node:
         self._heartbeat.close()
         await self._following.close()
         await self._links.close()
-        for protocol in tuple(self._inbound):
-            protocol.close()
+        self._inbound.close()
         if self._encoder is not None:
             await self._encoder.close()
         self.store.tell_uses()

@@ -36,13 +36,13 @@ async def _load(nodes: int, zipf: float, requests: int, seed: int, share: float)
         at = random.Random(seed)
         of_peers, of_all = [0] * nodes, [0] * nodes
         for index, node in enumerate(cluster.nodes):
-            answer = node._responder.answer
+            answer = node.responder.answer
 
             def counting(peer, request, blob, answer=answer, index=index):  # type: ignore[no-untyped-def]
                 of_peers[index] += isinstance(request, messages.Get | messages.Claim | messages.BatchGet)
                 return answer(peer, request, blob)
 
-            node._responder.answer = counting  # type: ignore[method-assign]
+            node.responder.answer = counting  # type: ignore[method-assign]
         asking: set[asyncio.Task[object]] = set()
         encodes = 0
         for number, image in enumerate(images):

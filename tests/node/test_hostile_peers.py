@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
-from edgecache.node import peer_protocol, service
+from edgecache.node import inbound, peer_protocol
 from edgecache.node.address_book import AddressBook
 from edgecache.node.identity import Identity
 from edgecache.node.link import Address, Link, dial
@@ -135,7 +135,7 @@ async def _attack(node: Node, *said: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(*node.peer_address)
     for part in said:
         if part is not said[0]:
-            await _until(lambda: any(protocol.connection.peer for protocol in node._inbound))
+            await _until(lambda: any(protocol.connection.peer for protocol in node._inbound.protocols))
         writer.write(part)
     try:
         return await asyncio.wait_for(reader.read(), PATIENCE_S)
@@ -361,7 +361,7 @@ async def test_a_goodbye_in_the_name_of_a_stranger_changes_nothing(node: Node) -
 async def test_connections_have_a_cap_and_those_within_it_are_served(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "INBOUND_MAX", 3)
+    monkeypatch.setattr(inbound, "INBOUND_MAX", 3)
     links = [await _link(node) for _ in range(3)]
     for _ in range(5):
         assert b"more than 3 connections" in await _attack(node, _frame(_hello()))
@@ -383,13 +383,14 @@ async def test_a_peer_that_asks_and_asks_and_reads_nothing_is_not_listened_to_an
     writer.write(_frame(_hello()))
     for stream in range(1, 1000):
         writer.write(_frame(Get(large.key.packed), stream))
-    await _until(lambda: any(not protocol._may_read for protocol in node._inbound))
-    (deaf,) = node._inbound
+    await _until(lambda: any(not protocol._may_read for protocol in node._inbound.protocols))
+    (deaf,) = node._inbound.protocols
     assert deaf._transport is not None
     assert deaf._transport.get_write_buffer_size() < 2 * 1024 * 1024
     assert await _is_served(node)
     deaf.close("enough")
-    await _until(lambda: deaf not in node._inbound)  # although the other side takes nothing of what it was sent
+    # Although the other side takes nothing of what it was sent.
+    await _until(lambda: deaf not in node._inbound.protocols)
     writer.close()
 
 

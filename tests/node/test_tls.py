@@ -85,7 +85,7 @@ def _run(new_loop: NewLoop, story: Story) -> None:
             await node.stop()
             if honest is not None:
                 await honest.stop()
-        await _until(lambda: not node._inbound)
+        await _until(lambda: not node._inbound.protocols)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(whole())
@@ -216,7 +216,7 @@ def test_who_has_no_certificate_gets_a_line_in_the_log_and_no_answer(
         for attempt in range(1, 6):
             assert await _raw(node.peer_address, said, context) == b""
             await _until(lambda attempt=attempt: node.stats.refused_handshakes == attempt)  # type: ignore[misc]
-        assert not node._inbound
+        assert not node._inbound.protocols
 
     with caplog.at_level(logging.INFO):
         _run(new_loop, story)

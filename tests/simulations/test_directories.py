@@ -87,7 +87,7 @@ def _asked_of(cluster: Cluster) -> list[tuple[str, str]]:
     """Which node answers which question for features, from now on."""
     asked: list[tuple[str, str]] = []
     for node in cluster.nodes:
-        answer = node._responder.answer
+        answer = node.responder.answer
 
         def answering(
             peer: messages.Hello,
@@ -99,7 +99,7 @@ def _asked_of(cluster: Cluster) -> list[tuple[str, str]]:
             asked.append((name, type(request).__name__))
             return answer(peer, request, blob)
 
-        node._responder.answer = answering  # type: ignore[method-assign]
+        node.responder.answer = answering  # type: ignore[method-assign]
     return asked
 
 

@@ -138,12 +138,12 @@ async def test_keys_images_and_encoders_are_removed_and_counted() -> None:
 async def test_all_requests_share_one_connection_which_is_dialled_again_when_it_breaks() -> None:
     async with room() as at:
         await asyncio.gather(*(at.put(payload(image)) for image in range(8)))
-        assert len(at.cloud._inbound) == 1
-        for protocol in tuple(at.cloud._inbound):
+        assert len(at.cloud._inbound.protocols) == 1
+        for protocol in tuple(at.cloud._inbound.protocols):
             protocol.abort("for the test")
         await asyncio.sleep(1)
         assert await at.remote.has(payload(1).key.packed)
-        assert len(at.cloud._inbound) == 1
+        assert len(at.cloud._inbound.protocols) == 1
 
 
 @in_virtual_time
@@ -221,7 +221,7 @@ async def test_a_download_that_breaks_goes_on_where_it_broke() -> None:
         at.cloud.store.put(made)
         getting = asyncio.ensure_future(at.remote.get(made.key.packed))
         await asyncio.sleep(0.3)
-        for protocol in tuple(at.cloud._inbound):
+        for protocol in tuple(at.cloud._inbound.protocols):
             protocol.abort("for the test")
         with pytest.raises(ObjectStoreError, match="no answer"):
             await getting
@@ -247,7 +247,7 @@ async def test_a_beginning_that_does_not_belong_to_what_is_there_is_thrown_away(
 @in_virtual_time
 async def test_what_is_no_answer_ends_the_connection() -> None:
     async with room() as at:
-        at.cloud._responder.answer = lambda *_: _done()  # type: ignore[method-assign]
+        at.cloud.responder.answer = lambda *_: _done()  # type: ignore[method-assign]
         for question in (at.remote.get(bytes(64)), at.remote.has(bytes(64))):
             with pytest.raises(ObjectStoreError, match="Done is no answer to what was asked"):
                 await question
