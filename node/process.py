@@ -119,6 +119,9 @@ async def _live(
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in (*ends, reloading):
             task.cancel()
+        # Open requests end first, while the encoder is there; what they made is handed over like the rest.
+        await runner.cleanup()
+        runner = None
         await node.leave()
         return "stopped" if stop.is_set() else "twin"
     finally:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from .sweep import SETTINGS, Row, means, pareto, uplink_bytes_per_request
 
 _MARKERS = "osD^vPX"
 _GREY = "#555555"
-_LINES_IN_A_COLUMN = 4
+_BEST = "not beaten"
+_LEGEND_LETTERS = 52
+"""So many fit below a panel, beside each other."""
 _POINTS_MIN = 10.0
 """Percentage points that an axis of hit rates covers at least, so that chance does not look like an effect."""
 
@@ -33,8 +37,9 @@ def plot_sweep(rows: Sequence[Row], path: Path) -> None:
     shown = [row for row in means(rows) if row["hit_rate_warm"] is not None]
     panels = _panels(shown)
     with pyplot.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        series = max(len(_series(shown, panel.setting)) for panel in panels)
-        below = 0.25 * (min(series, _LINES_IN_A_COLUMN) + 2)
+        below = 0.4 + 0.2 * max(
+            math.ceil(len(labels) / _columns(labels)) for labels in map(partial(_labels, shown), panels)
+        )
         figure, axes = pyplot.subplots(
             1, len(panels), figsize=(5.4 * len(panels) + 1, 4.6 + below), squeeze=False, sharey=True,
             layout="constrained",
@@ -62,7 +67,7 @@ def _panels(rows: Sequence[Row]) -> list[_Panel]:
 def _draw(axis: Any, panel: _Panel, rows: Sequence[Row]) -> None:
     best = pareto(rows)
     axis.plot([panel.across(row) for row in best], [_percent(row) for row in best], linestyle="", marker="o",
-              markersize=12, markerfacecolor="none", color=_GREY, zorder=1, label="not beaten by another")  # fmt: skip
+              markersize=12, markerfacecolor="none", color=_GREY, zorder=1, label=_BEST)  # fmt: skip
     for number, (label, members) in enumerate(_series(rows, panel.setting).items()):
         points = sorted((panel.across(row), _percent(row)) for row in members)
         axis.plot(*zip(*points, strict=True), color=f"C{number % 10}", marker=_MARKERS[number % len(_MARKERS)],
@@ -78,10 +83,16 @@ def _draw(axis: Any, panel: _Panel, rows: Sequence[Row]) -> None:
         axis.xaxis.set_minor_formatter("{x:g}")
     axis.set_xlabel(panel.label)
     axis.grid(alpha=0.25)
-    handles, labels = axis.get_legend_handles_labels()
-    columns = -(-len(labels) // (_LINES_IN_A_COLUMN + 1))
-    axis.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, frameon=False,
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=_columns(_labels(rows, panel)), frameon=False,
                 fontsize=9)  # fmt: skip
+
+
+def _labels(rows: Sequence[Row], panel: _Panel) -> list[str]:
+    return [_BEST, *_series(rows, panel.setting)]
+
+
+def _columns(labels: Sequence[str]) -> int:
+    return max(1, min(_LEGEND_LETTERS // (max(map(len, labels)) + 4), math.ceil(len(labels) / 3)))
 
 
 def _cover(axis: Any) -> None:
