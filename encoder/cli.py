@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ..protocol.errors import EdgeCacheError, InvalidValue
 from .runtimes import Runtime, needing
@@ -33,8 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong; as `node/usage.py`, which is out of this package's reach."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgecache-encoder", description=__doc__)
+    parser = _Parser(prog="edgecache-encoder", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     export = commands.add_parser("export", help="write an ONNX file, compared with its origin, for onnx:FILE")

@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NoReturn
 
 from ..protocol.errors import EdgeCacheError, InvalidValue
 from . import client_commands as commands
@@ -18,7 +17,7 @@ from .client import TIMEOUT_S, Client
 from .client_commands import NO_NODE, NOT_FOUND, WRONG_USAGE, fail
 from .client_nodes import DEFAULT_URL, NoNodeAnswers
 from .http_tensors import NotATensor
-from .logs import escaped
+from .usage import OneLineParser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,14 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_USAGE, f"{self.prog}: {escaped(message)} (see {self.prog} --help)\n")
-
-
-def _everywhere() -> _Parser:
+def _everywhere() -> OneLineParser:
     """What every command takes. It may stand before the command too, so here it has no defaults to overwrite that."""
-    everywhere = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    everywhere = OneLineParser(add_help=False, argument_default=argparse.SUPPRESS)
     everywhere.add_argument("--url", help=f"the node to ask (EDGECACHE_URL, or {DEFAULT_URL})")
     everywhere.add_argument(
         "--cluster-key", metavar="FILE", help="the key of a node on another machine (EDGECACHE_CLUSTER_KEY)"
@@ -61,12 +55,12 @@ def _everywhere() -> _Parser:
 
 
 def _parser() -> argparse.ArgumentParser:
-    whose = _Parser(add_help=False)
+    whose = OneLineParser(add_help=False)
     whose.add_argument("--encoder", metavar="NAME", help="whose features (default: the node's own)")
     whose.add_argument("--version", metavar="V", help="of which version (default: the current one)")
 
     about = "The features of images, from the nearest device that has them."
-    parser = _Parser(prog="edgecache", description=about, parents=[_everywhere()])
+    parser = OneLineParser(prog="edgecache", description=about, parents=[_everywhere()])
     parser.set_defaults(
         url=os.environ.get("EDGECACHE_URL") or DEFAULT_URL,
         cluster_key=os.environ.get("EDGECACHE_CLUSTER_KEY") or None,
@@ -76,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[..., Awaitable[int]], about: str, *parents: _Parser) -> _Parser:
+    def command(name: str, run: Callable[..., Awaitable[int]], about: str, *parents: OneLineParser) -> OneLineParser:
         made = subparsers.add_parser(name, help=about, description=about, parents=[_everywhere(), *parents])
         made.set_defaults(run=run)
         return made

@@ -18,6 +18,7 @@ from .cost import ONLY_TIME, Prices
 from .eviction.policies import POLICIES, POLICY_USUAL
 from .interfaces import is_loopback
 from .memory_readings import MemoryReadings
+from .usage import OneLineParser
 
 Address = tuple[str, int]
 
@@ -196,7 +197,7 @@ def _check_cloud(config: Config) -> None:
 
 def flag_parser() -> argparse.ArgumentParser:
     """The flags of `edgecache-node`. Values stay text, so that every source is read by the same code."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="edgecache-node",
         description="One member of a cluster of devices that share the features of images.",
         epilog="Every flag is also a key of the TOML file and a variable: --peer-listen, peer_listen, "

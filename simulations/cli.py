@@ -11,15 +11,15 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from ..node.usage import WRONG_USAGE, OneLineParser
 from ..protocol.errors import InvalidValue
 from . import measure, plan, plots, policies, policies_report, report, soak, sweep, sweep_plots, traces
 from .progress import Progress
 from .scenario import SCENARIOS, Scenario, changed, scenario_named
 from .world import InvariantBroken, simulate
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,13 +147,8 @@ def run_soak(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="edgecache-sim", description="What edgecache does, on recorded and on invented days.")
+    parser = OneLineParser(prog="edgecache-sim", description="What edgecache does, on recorded and on invented days.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     about = "Hit ratios of eviction policies on traces; every request is a look-up, and every miss admits."
@@ -163,8 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     formats, names = ", ".join(traces.SUFFIXES), ", ".join(policies.MAKERS)
     add("--trace", type=Path, nargs="+", required=True, metavar="FILE", help=f"what was asked for, in order: {formats}")
     add("--policy", type=_policy, nargs="+", default=[*policies.MAKERS], metavar="NAME", help=f"some of {names}")
-    add("--size", type=_sizes, default="1%,5%,10%", metavar="P%,...", help="shares of what the trace asks for in all")
-    add("--lru-at", type=_size, metavar="P%", help="for each trace the size at which LRU has this hit ratio, instead")
+    size = compare.add_mutually_exclusive_group().add_argument
+    size("--size", type=_sizes, default="1%,5%,10%", metavar="P%,...", help="shares of what the trace asks for in all")
+    size("--lru-at", type=_size, metavar="P%", help="for each trace the size at which LRU has this hit ratio, instead")
     add("--json", type=Path, metavar="FILE", help="write the results there")
     add("--plot", type=Path, metavar="FILE.png", help="draw hit ratio over size there")
     add("--quiet", action="store_true", help="do not say what is being done")

@@ -6,9 +6,11 @@ import json
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from edgecache.simulations.sleeping import VARIABLE
 
 from tests.system.nodes import NODE, Nodes, until
 
@@ -38,7 +40,19 @@ def test_a_wrong_flag_is_one_line_that_says_what_and_why(flags: list[str], compl
     ended = run(*flags, *listen, "--data-dir", str(tmp_path))
     assert ended.returncode == 2
     assert ended.stdout == ""
-    assert complaint in ended.stderr.splitlines()[-1]
+    (line,) = ended.stderr.splitlines()
+    assert complaint in line
+
+
+def test_a_request_that_is_open_when_the_node_is_told_to_stop_is_answered(nodes: Nodes) -> None:
+    spec = ("--encoder", "module:edgecache.simulations.sleeping:encoder")
+    node = nodes.start(*spec, environment={VARIABLE: "vit-b16:1.5"})
+    node.request("POST", "/v1/features", b"to have it loaded")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(node.request, "POST", "/v1/features", b"an image")
+        until(lambda: node.get("/v1/stats").json()["requests"] == 2, "the second request is there")
+        assert node.terminate() == 0
+        assert asked.result().status == 200
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
