@@ -83,6 +83,11 @@ class AddressBook:
         """Drop a peer that left for good. Harmless when it is not there."""
         self._changed |= self._peers.pop(node_id, None) is not None
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something is to be written."""
+        return self._changed and self._path is not None
+
     async def save(self) -> bool:
         """Write the book if it changed since, off the event loop; whether the disk holds it now. Never raises.
 

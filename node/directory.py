@@ -112,7 +112,9 @@ class Directory:
         if not self.is_followed(node, members):
             self._drop(node)
             return False
-        followed = self._followed.setdefault(node, _Followed())
+        followed = self._followed.get(node)
+        if followed is None:
+            followed = self._followed[node] = _Followed()
         if (changes := news.changes) is not None:
             added, removed = codes.from_list(changes.added), codes.from_list(changes.removed)
             if changes.since:

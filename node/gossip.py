@@ -71,7 +71,7 @@ class Gossip:
         self._rumors = rumors
         self._told: set[bytes] = set()
         self._told_until = 0
-        self._summed: tuple[int, int] | None = None
+        self._summed: tuple[int, int, int] | None = None
         self._sum = b""
         self._digest = b""
         self._changed_at = 0.0
@@ -81,10 +81,10 @@ class Gossip:
 
     def digest(self) -> bytes:
         """16 bytes that differ when the knowledge does."""
-        seen = self._versions.changes, self._removals.digest()
+        seen = self._membership.sum, self._versions.changes, self._removals.sum
         if seen != self._summed:
-            self._summed, self._sum = seen, self._sum_of_versions(seen[1])
-        return self._membership.digest() + self._sum
+            self._summed, self._sum = seen, self._membership.digest() + self._sum_of_versions(seen[2])
+        return self._sum
 
     def _sum_of_versions(self, removed: int) -> bytes:
         known = [encoder.digest for encoder in self._tell_encoders()]
@@ -93,7 +93,8 @@ class Gossip:
 
     def beside(self, said: Said, to: NodeId | None, news: messages.ListNews | None = None) -> list[bytes]:
         """The rumors to send with `said` and `news`; first what this node believes against the receiver itself."""
-        self._tell_removed()
+        if self._removals.has_untold:
+            self._tell_removed()
         first = self._membership.doubts(to) if to is not None else None
         if first is None and not len(self._rumors):
             return []

@@ -88,7 +88,6 @@ class Heartbeat:
         """No more."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_at = -math.inf  # nothing is scheduled any more
         if self._datagrams is not None:
             self._datagrams.close()
             self._datagrams = None
@@ -104,9 +103,11 @@ class Heartbeat:
             self._schedule()
 
     def _schedule(self) -> None:
+        if self._datagrams is None:
+            return
         deadline = min(self._prober.deadline(), self._news_at)
-        if deadline >= self._timer_at or self._datagrams is None:
-            return  # a timer that is early only asks again
+        if deadline == self._timer_at:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_at = self._loop.call_at(deadline, self._tick), deadline
@@ -156,10 +157,12 @@ class Heartbeat:
             self._stats.protocol_errors += 1
             _log.debug("a datagram from %s:%d: %s", *address, error)
             return
-        self._do(self._prober.received(now, address, said, self._gossip.digest(), self._used_bytes()))
+        used_bytes = self._used_bytes() if isinstance(said, Probe) else 0
+        self._do(self._prober.received(now, address, said, self._gossip.digest(), used_bytes))
         if len(self._rumors):
             self.spread()
-        self._schedule()
+        if rumors or not isinstance(said, Probe):  # to answer a probe leaves nothing to do later
+            self._schedule()
 
     def _send(self, send: Send) -> None:
         if self._datagrams is not None:

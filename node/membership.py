@@ -113,7 +113,8 @@ class Membership:
         self._members: dict[NodeId, Member] = {}
         self._suspicions: dict[NodeId, _Suspicion] = {}
         self._went: deque[tuple[float, NodeId]] = deque()
-        self._sum = _hash(me, boot)
+        self.sum = _hash(me, boot)
+        """Equal on two nodes exactly when they have the same boots in the ring, each with itself; 64 bits."""
 
     # -- who there is -------------------------------------------------------------------------------------------
 
@@ -140,8 +141,8 @@ class Membership:
         return len(self.in_ring_ids) + 1
 
     def digest(self) -> bytes:
-        """8 bytes that are equal on two nodes exactly when they have the same boots in the ring, each with itself."""
-        return self._sum.to_bytes(8, "little")
+        """`sum` as it is told."""
+        return self.sum.to_bytes(8, "little")
 
     # -- this node ----------------------------------------------------------------------------------------------
 
@@ -360,7 +361,7 @@ class Membership:
         expected = _hash(self.me, self.boot)
         for member in in_ring:
             expected ^= _hash(member.id, member.boot)
-        assert self._sum == expected
+        assert self.sum == expected
 
     def _end(self, now: float, member: Member, state: State) -> None:
         self._suspicions.pop(member.id, None)
@@ -373,13 +374,13 @@ class Membership:
 
     def _put_in(self, member: Member) -> None:
         self.in_ring_ids.append(member.id)
-        self._sum ^= _hash(member.id, member.boot)
+        self.sum ^= _hash(member.id, member.boot)
         self.version += 1
 
     def _take_out(self, member: Member) -> None:
         if member.is_in_ring:
             self.in_ring_ids.remove(member.id)
-            self._sum ^= _hash(member.id, member.boot)
+            self.sum ^= _hash(member.id, member.boot)
             self.version += 1
         elif member.state is State.DEAD:
             self.gone_ids.remove(member.id)

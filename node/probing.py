@@ -17,6 +17,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ..protocol.messages import Here, NotHere, Probe, ProbeFor, Said, Suspected
 
 if TYPE_CHECKING:
@@ -40,8 +42,7 @@ RELAYS_MAX = 64
 HURRIED_MAX = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send this in a datagram."""
 
     address: Address
@@ -50,16 +51,14 @@ class Send:
     """Who is there, if that is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """Ask `node` over TCP whether it is there, and say what came of it: `answered` or `refused`."""
 
     node: NodeId
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(msgspec.Struct, frozen=True):
     """Whoever is at `address` knows something else than this node: exchange all that both know."""
 
     address: Address
@@ -68,8 +67,7 @@ class Compare:
     """Empty: of more use than a digest could say; it was unknown, or held for dead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timed:
+class Timed(msgspec.Struct, frozen=True):
     """`node` has answered a probe itself, after `round_trip_s`."""
 
     node: NodeId
@@ -125,8 +123,13 @@ class Prober:
 
     def deadline(self) -> float:
         """When `tick` is next needed."""
-        first = min(self._next_at, self._revive_at, self._membership.deadline())
-        for probing in self._probing.values():  # a few; this is asked after every datagram
+        first = self._expected_at()
+        return self._revive_at if self._revive_at < first and self._membership.gone_ids else first
+
+    def _expected_at(self) -> float:
+        """The same, but for dead members: one may have been called long ago, or just have become the first."""
+        first = min(self._next_at, self._membership.deadline())
+        for probing in self._probing.values():  # a few; this is asked after every answer
             first = min(first, probing.ends_at if probing.helpers else probing.direct_ends_at)
         for relay in self._relays.values():
             first = min(first, relay.ends_at)
@@ -134,7 +137,7 @@ class Prober:
 
     def tick(self, now: float, digest: bytes) -> tuple[list[Action], list[Member]]:
         """What to do now, and the members whose state changed."""
-        if (late_s := now - self.deadline()) > STALL_S:
+        if (late_s := now - self._expected_at()) > STALL_S:
             self._stalled(late_s)
         actions: list[Action] = []
         changed: list[Member] = []

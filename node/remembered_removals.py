@@ -78,16 +78,20 @@ class RememberedRemovals:
             except InvalidValue as error:
                 _log.warning("%s: %s", self._path, error)
         self._found = _File(0.0, [])
-        self._saved = removals.digest()
+        self._saved = removals.sum
+
+    def has_news(self, removals: Removals, now: float) -> bool:
+        """Whether something is to be written."""
+        is_news = removals.sum != self._saved and now >= self._save_at
+        return self._path is not None and (is_news or now >= self._sign_at)
 
     async def save(self, removals: Removals, now: float, *, at_once: bool = False) -> None:
         """Write what `removals` knows if that is news, off the event loop, and not too often. Never raises."""
-        is_news = removals.digest() != self._saved and (now >= self._save_at or at_once)
-        if self._path is None or not (is_news or now >= self._sign_at or at_once):
+        if self._path is None or not (at_once or self.has_news(removals, now)):
             return
         async with self._saving:
             self._save_at, self._sign_at = now + SAVE_EVERY_S, now + SIGN_OF_LIFE_S
-            digest = removals.digest()
+            digest = removals.sum
             told = [_Removal(kept.name, kept.stamp, now - kept.since) for kept in removals.all()]
             content = msgspec.msgpack.encode(_File(self._wall(), told))
             try:

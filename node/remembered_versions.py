@@ -29,6 +29,7 @@ class RememberedVersions:
         """Reads `path`, a blocking call. A file that cannot be used is set aside."""
         self._path = path
         self._saved: dict[str, Current] = {}
+        self._saved_changes = 0  # as `Versions.changes` counts
         self._failing = False
         self._saving = asyncio.Lock()
         if path is None:
@@ -51,13 +52,18 @@ class RememberedVersions:
             except InvalidValue as error:
                 _log.warning("%s: %s", self._path, error)
 
+    def has_news(self, versions: Versions) -> bool:
+        """Whether `versions` knows something that is to be written."""
+        return self._path is not None and versions.changes != self._saved_changes
+
     async def save(self, versions: Versions) -> bool:
         """Write what `versions` knows if that is news, off the event loop; whether the disk holds it. Never raises."""
         if self._path is None:
             return False
         async with self._saving:
-            current = versions.current()
+            changes, current = versions.changes, versions.current()
             if current == self._saved:
+                self._saved_changes = changes
                 return True
             told = {name: _Current(said.counter, said.version) for name, said in current.items()}
             try:
@@ -68,5 +74,5 @@ class RememberedVersions:
                 self._failing = True
                 return False
             self._failing = False
-            self._saved = current
+            self._saved, self._saved_changes = current, changes
             return True

@@ -69,7 +69,8 @@ class Removals:
         self._floor = 0  # stamps up to here were dropped for their number
         self._parts: list[dict[bytes, None]] = [{} for _ in range(PARTS)]
         self._sums = [0] * PARTS
-        self._sum = 0
+        self.sum = 0
+        """64 bits that differ where what is known does."""
         self._untold: deque[tuple[Removal, int]] = deque(maxlen=UNTOLD_MAX)
         # A node that has just started does not know how far the others have counted. It must not, by chance, count as
         # they did: who hears an unknown removal with a stamp that is taken gives it a new one (`take_over`).
@@ -134,10 +135,6 @@ class Removals:
 
     # -- to compare and to tell ---------------------------------------------------------------------------------
 
-    def digest(self) -> int:
-        """A number of 64 bits that differs where what is known does."""
-        return self._sum
-
     def sums(self) -> bytes:
         """8 bytes for each of the parts that differ where the parts do."""
         return b"".join(part.to_bytes(8, "little") for part in self._sums)
@@ -146,6 +143,11 @@ class Removals:
         """The parts that are not as `sums` says."""
         mine = self.sums()
         return [part for part in range(PARTS) if mine[8 * part : 8 * part + 8] != sums[8 * part : 8 * part + 8]]
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether something became known here since the last call of `untold`."""
+        return bool(self._untold)
 
     def untold(self) -> list[tuple[Removal, int]]:
         """What became known here since the last call, with its age in seconds then."""
@@ -178,7 +180,7 @@ class Removals:
                 assert name[0] % PARTS == number
                 expected ^= self._kept[name].digest()
             assert self._sums[number] == expected
-        assert self._sum == functools.reduce(operator.xor, self._sums)
+        assert self.sum == functools.reduce(operator.xor, self._sums)
 
     def _keep(self, removal: Removal, now: float) -> None:
         if removal.name in self._kept:
@@ -188,7 +190,7 @@ class Removals:
         self._kept[removal.name] = removal
         self._parts[removal.name[0] % PARTS][removal.name] = None
         self._sums[removal.name[0] % PARTS] ^= removal.digest()
-        self._sum ^= removal.digest()
+        self.sum ^= removal.digest()
         self._oldest = min(self._oldest, removal.since)
         heapq.heappush(self._by_stamp, (removal.stamp, removal.name))
         while len(self._kept) > KEPT_MAX:
@@ -203,7 +205,7 @@ class Removals:
         removal = self._kept.pop(name)
         del self._parts[name[0] % PARTS][name]
         self._sums[name[0] % PARTS] ^= removal.digest()
-        self._sum ^= removal.digest()
+        self.sum ^= removal.digest()
 
     def _check_stamp(self, stamp: int) -> None:
         if not 0 < stamp <= STAMP_MAX:

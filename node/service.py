@@ -304,6 +304,8 @@ class Node:
         self._tasks: list[asyncio.Task[None]] = []
         self._late: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._housekeeping: asyncio.TimerHandle | None = None
         self._is_leaving = False
         self._has_caught_up = asyncio.Event()
         if encoder is not None and encoder.known is not None:
@@ -332,7 +334,7 @@ class Node:
             await self._discovery.start(me, self._links.sighted)
         if self._encoder is not None:
             self._tasks.append(asyncio.ensure_future(self._load(self._encoder)))
-        self._tasks.append(asyncio.ensure_future(self._keep_time()))
+        self._housekeeping = asyncio.get_running_loop().call_later(HOUSEKEEPING_S, self._keep_time)
         self._tasks.append(asyncio.ensure_future(self._remember()))
         self._tasks.append(asyncio.ensure_future(self.resizing.watch()))
 
@@ -385,22 +387,31 @@ class Node:
         """Whether there are others who may have made another version current while this node was down."""
         return self._discovery is not None or bool(self._settings.seeds or self._address_book.peers())
 
-    async def _keep_time(self) -> None:
+    def _keep_time(self) -> None:
+        """Each second; a task only where there is something to wait for."""
         loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_S)
-            now = loop.time()
-            self._links.tidy(now)
-            self.removals.tick(now)
-            if not self._settings.is_cloud:
-                self.moving.tick(self.membership.version)
-            self._inbound.tidy(now)
-            self.store.tell_uses()
-            if len(self._stand_ins.renewals) and (self._renewing is None or self._renewing.done()):
-                self._renewing = self._start_late(self.lookup.renew())
-            await self._remembered.save(self.versions)
-            await self._remembered_removals.save(self.removals, now)
-            await self._address_book.save()
+        self._housekeeping = loop.call_later(HOUSEKEEPING_S, self._keep_time)
+        now = loop.time()
+        self._links.tidy(now)
+        self.removals.tick(now)
+        if not self._settings.is_cloud:
+            self.moving.tick(self.membership.version)
+        self._inbound.tidy(now)
+        self.store.tell_uses()
+        if len(self._stand_ins.renewals) and (self._renewing is None or self._renewing.done()):
+            self._renewing = self._start_late(self.lookup.renew())
+        has_news = (
+            self._remembered.has_news(self.versions)
+            or self._remembered_removals.has_news(self.removals, now)
+            or self._address_book.has_news
+        )
+        if has_news and (self._saving is None or self._saving.done()):
+            self._saving = self._start_late(self._save(now))
+
+    async def _save(self, now: float) -> None:
+        await self._remembered.save(self.versions)
+        await self._remembered_removals.save(self.removals, now)
+        await self._address_book.save()
 
     @property
     def peer_address(self) -> Address:
@@ -624,6 +635,8 @@ class Node:
         await self.moving.close()
         await self._prefetching.close()
         await self.lookup.close()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
         tasks = [*self._tasks, *self._late]
         for task in tasks:
             task.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from math import log
 from typing import TYPE_CHECKING
 
 from ..node.link import Address
@@ -22,6 +23,8 @@ class InMemoryDatagrams:
 
     def __init__(self, host: Host, port: int, receive: Callable[[bytes, Address], None], rng: random.Random) -> None:
         self._host = host
+        self._network = host.network
+        self._loop = asyncio.get_running_loop()
         self._address: Address = (host.name, port)
         self._receive = receive
         self._rng = rng
@@ -29,34 +32,41 @@ class InMemoryDatagrams:
 
     def send(self, data: bytes, address: Address) -> None:
         """Send one; on a cut, to nobody, or with bad luck it is lost without a word."""
-        network, source = self._host.network, self._host
-        if network.is_frozen(source.name) or self._host.sockets.get(self._address[1]) is not self:
+        network, source = self._network, self._host
+        if source.sockets.get(self._address[1]) is not self:
             return
-        network.bytes_sent += len(data)
-        source.bytes_sent += len(data)
+        if not network.is_whole and network.is_frozen(source.name):
+            return
+        size = len(data)
+        network.bytes_sent += size
+        source.bytes_sent += size
         source.datagrams_sent += 1
         target = network.host(address[0])
-        links = source.access.link, target.access.link
-        if self._rng.random() < 1 - (1 - links[0].loss) * (1 - links[1].loss):
+        here, there = source.access, target.access
+        delay_s, jitters_s, loss = here.link.to(there.link)
+        random = self._rng.random
+        if loss and random() < loss:
             return
-        loop = asyncio.get_running_loop()
-        now, size = loop.time(), len(data) + IP_HEADERS_BYTES
-        at = max(source.access.up.carry(now, size), target.access.down.carry(now, size))
-        at += source.access.extra_delay_s + target.access.extra_delay_s
-        for link in links:
-            at += link.delay_s
-            if link.jitter_s:
-                at += self._rng.expovariate(1 / link.jitter_s)
-        loop.call_at(at, self._arrive, data, target, address[1])
+        now = self._loop.time()
+        up_at = here.up.carry(now, size + IP_HEADERS_BYTES)
+        down_at = there.down.carry(now, size + IP_HEADERS_BYTES)
+        at = (up_at if up_at > down_at else down_at) + delay_s + here.extra_delay_s + there.extra_delay_s
+        for jitter_s in jitters_s:
+            at -= jitter_s * log(1.0 - random())
+        self._loop.call_at(at, self._arrive, data, target, address[1])
 
     def _arrive(self, data: bytes, target: Host, port: int) -> None:
         socket = target.sockets.get(port)
-        if socket is None or self._host.network.is_cut(self._host.name, target.name):
+        if socket is None:
             return
-        if self._host.network.is_frozen(target.name):
-            if len(socket._unread) < UNREAD_MAX:
-                socket._unread.append((data, self._address))
-            return
+        network = self._network
+        if not network.is_whole:
+            if network.is_cut(self._host.name, target.name):
+                return
+            if network.is_frozen(target.name):
+                if len(socket._unread) < UNREAD_MAX:
+                    socket._unread.append((data, self._address))
+                return
         target.bytes_received += len(data)
         socket._receive(data, self._address)
 

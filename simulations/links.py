@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from ..protocol.errors import InvalidValue
@@ -23,7 +24,7 @@ RETRANSMIT_TIMEOUT_S = 0.2
 _TAIL_PACKETS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Link:
     """One kind of access. `source` says where its numbers are from."""
 
@@ -48,6 +49,16 @@ class Link:
     def round_trip_s(self) -> float:
         """To the network's middle and back, with the mean jitter."""
         return 2 * (self.delay_s + self.jitter_s)
+
+    def to(self, other: Link) -> tuple[float, tuple[float, ...], float]:
+        """Of a packet from a device on this link to one on `other`: delay, means of what is added to it, and loss."""
+        return _way(self, other)
+
+
+@lru_cache(64)
+def _way(one: Link, other: Link) -> tuple[float, tuple[float, ...], float]:
+    jitters_s = tuple(link.jitter_s for link in (one, other) if link.jitter_s)
+    return one.delay_s + other.delay_s, jitters_s, 1 - (1 - one.loss) * (1 - other.loss)
 
 
 LINKS: Mapping[str, Link] = MappingProxyType(
@@ -115,7 +126,7 @@ class Channel:
         """
         self.carried_bytes += size
         took_s = size / self._bytes_per_s
-        self._free_at = max(self._free_at, now) + took_s
+        self._free_at = (self._free_at if self._free_at > now else now) + took_s
         return now + took_s if size <= PACKET_BYTES else self._free_at
 
 
@@ -136,16 +147,14 @@ class Access:
 class Path:
     """From one access to another, for one connection in one direction: bytes stay in order."""
 
-    __slots__ = ("_arrived_at", "_delay_s", "_jitters", "_loss", "_rng", "_round_trip_s", "_source", "_target")
+    __slots__ = ("_arrived_at", "_delay_s", "_jitters_s", "_loss", "_rng", "_round_trip_s", "_source", "_target")
 
     def __init__(self, source: Access, target: Access, rng: random.Random) -> None:
         self._source = source
         self._target = target
         self._rng = rng
-        self._jitters = [1 / link.jitter_s for link in (source.link, target.link) if link.jitter_s]
-        self._delay_s = source.link.delay_s + target.link.delay_s
+        self._delay_s, self._jitters_s, self._loss = source.link.to(target.link)
         self._round_trip_s = source.link.round_trip_s + target.link.round_trip_s
-        self._loss = 1 - (1 - source.link.loss) * (1 - target.link.loss)
         self._arrived_at = 0.0
 
     def carry(self, now: float, size: int) -> float:
@@ -153,13 +162,14 @@ class Path:
         source, target = self._source, self._target
         # Packets go on as they come, so the slower of the two channels decides; where both are one, as on Wi-Fi, it is
         # taken twice: to the access point, and then by it.
-        through_at = max(source.up.carry(now, size), target.down.carry(now, size))
-        at = through_at + self._delay_s + source.extra_delay_s + target.extra_delay_s
-        for rate in self._jitters:
-            at += self._rng.expovariate(rate)
+        up_at, down_at = source.up.carry(now, size), target.down.carry(now, size)
+        at = (up_at if up_at > down_at else down_at) + self._delay_s + source.extra_delay_s + target.extra_delay_s
+        for jitter_s in self._jitters_s:
+            at -= jitter_s * math.log(1.0 - self._rng.random())
         if self._loss:
             at += self._sent_again_s(size)
-        self._arrived_at = max(self._arrived_at, at)
+        if at > self._arrived_at:
+            self._arrived_at = at
         return self._arrived_at
 
     def _sent_again_s(self, size: int) -> float:

@@ -307,7 +307,7 @@ class Soak:
         current = {
             tuple(sorted((name, now.version) for name, now in node.versions.current().items())) for node in nodes
         }
-        removed = {node.removals.digest() for node in nodes}
+        removed = {node.removals.sum for node in nodes}
         return len(rings) == len(current) == len(removed) == 1 and self._cluster.has_met()
 
     def _count(self, what: str) -> None:

@@ -9,9 +9,10 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack, cast
 
 _CANCELLED_MIN = 100  # timers; fewer are not worth looking for
+_WHEN, _NUMBER, _CALLBACK, _ARGS, _CONTEXT, _LOOP = range(6)
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -22,18 +23,44 @@ class NothingWillHappen(RuntimeError):
     """Every task waits, and no timer will ever wake one."""
 
 
+class _Handle(list[Any]):
+    """A callback that waits: when, number, callback, arguments, context, and the loop if that keeps it as a timer.
+
+    It is its own entry in the loop's heap, which compares it as a list: by time, and then by number.
+    """
+
+    __slots__ = ()
+
+    def cancel(self) -> None:
+        """It will not be called."""
+        if self[_CALLBACK] is not None:
+            self[_CALLBACK] = self[_ARGS] = None
+            if self[_LOOP] is not None:
+                self[_LOOP].timer_cancelled()
+
+    def cancelled(self) -> bool:
+        """Whether it will not be called; said of one that was called, too."""
+        return self[_CALLBACK] is None
+
+    def when(self) -> float:
+        """Virtual time."""
+        return float(self[_WHEN])
+
+
 class VirtualTimeLoop(asyncio.BaseEventLoop):
     """`time()` starts at 0 and moves only when every task waits, to the next timer. No sockets, threads, processes.
 
-    Half of a simulation's time would go by in asyncio's own loop, which looks for sockets in every round and compares
-    timers in Python. This one keeps timers as tuples, which also fire in the order of their making when they are due at
-    one time; it overrides what `BaseEventLoop` leaves to its subclasses, and its round.
+    Half of a simulation's time would go by in asyncio's own loop, which looks for sockets in every round, compares
+    timers in Python, and gives each callback a context of its own. This one keeps its own timers, which also fire in
+    the order of their making when they are due at one time; it overrides what `BaseEventLoop` leaves to its subclasses,
+    its round, and what makes handles. Callbacks for which no context is given run in the loop's; tasks have their own.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[_Handle] = []
+        self._soon: deque[_Handle] = deque()
         self._numbers = itertools.count()
         self._cancelled = 0
 
@@ -49,38 +76,78 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call `callback` when it is `when`; a time that has passed is now."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._numbers), timer))
-        timer._scheduled = True  # type: ignore[attr-defined]
-        return timer
+        timer = _Handle((when, next(self._numbers), callback, args, context, self))
+        heapq.heappush(self._timers, timer)
+        return cast(asyncio.TimerHandle, timer)
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: *_Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call `callback` after so many seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_soon(
+        self,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: *_Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """Call `callback` after all that is to be called already."""
+        handle = _Handle((0.0, 0, callback, args, context, None))
+        self._soon.append(handle)
+        return cast(asyncio.Handle, handle)
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: *_Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """The same: there are no threads, but a signal's handler may say so."""
+        return self.call_soon(callback, *args, context=context)
+
+    def timer_cancelled(self) -> None:
+        """One of the timers will not be needed."""
         self._cancelled += 1
         if self._cancelled > _CANCELLED_MIN and self._cancelled > len(self._timers) // 2:
-            self._timers = [entry for entry in self._timers if not entry[2].cancelled()]
+            self._timers[:] = [timer for timer in self._timers if timer[_CALLBACK] is not None]
             heapq.heapify(self._timers)
             self._cancelled = 0
 
     def _run_once(self) -> None:
-        ready: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]
-        if not ready:
-            timers = self._timers
-            while timers:
-                when, _, timer = heapq.heappop(timers)
-                if timer.cancelled():
+        """Until somebody stops the loop, which `run_forever` looks for only between such rounds."""
+        timers, soon, pop = self._timers, self._soon, heapq.heappop
+        while not self._stopping:  # type: ignore[attr-defined]
+            if soon:
+                handle = soon.popleft()
+                callback, args, context = handle[_CALLBACK], handle[_ARGS], handle[_CONTEXT]
+                if callback is None:
+                    continue
+            elif timers:
+                handle = pop(timers)
+                callback, args, context = handle[_CALLBACK], handle[_ARGS], handle[_CONTEXT]
+                if callback is None:
                     self._cancelled -= 1
                     continue
-                timer._scheduled = False  # type: ignore[attr-defined]
+                handle[_LOOP] = None  # to cancel it says nothing of the timers any more
+                when = handle[_WHEN]
                 if when > self._now:
                     self._now = when
-                ready.append(timer)
-                break
             else:
                 raise NothingWillHappen("every task waits, and no timer will ever wake one")
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle.cancelled():
-                handle._run()
+            try:
+                if context is None:
+                    callback(*args)
+                else:
+                    context.run(callback, *args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({"message": f"Exception in callback {callback!r}", "exception": error})
 
     def _process_events(self, event_list: object) -> None:
         """There are no sockets."""

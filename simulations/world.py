@@ -89,10 +89,17 @@ class Record:
     evictions: int = 0
 
 
-def simulate(scenario: Scenario, progress: Callable[[float, str], None] = lambda share, what: None) -> Record:
-    """Run `scenario`; `progress` hears how far it is. InvariantBroken names the seed."""
+def simulate(
+    scenario: Scenario,
+    progress: Callable[[float, str], None] = lambda share, what: None,
+    requests: Requests | None = None,
+) -> Record:
+    """Run `scenario`; `progress` hears how far it is. InvariantBroken names the seed.
+
+    `requests`: where they are not those that the scenario names.
+    """
     _give_buffers_no_used_memory()
-    return virtual_time.run(World(scenario, requests_of(scenario), progress).run())
+    return virtual_time.run(World(scenario, requests_of(scenario) if requests is None else requests, progress).run())
 
 
 def _give_buffers_no_used_memory() -> None:
@@ -173,6 +180,7 @@ class World:
             for index in range(self.devices):
                 cluster.network.host(f"n{index}").access.extra_delay_s = self._device.message_s
             self._started_at = asyncio.get_running_loop().time()
+            self._progress(0.0, f"{self.devices} devices have met")
             faults = [asyncio.ensure_future(FAULTS[name](self)) for name in self._scenario.faults]
             sampler = asyncio.ensure_future(self._sample())
             await self._ask_all()

@@ -1,42 +1,68 @@
-"""Measures what simulating clusters of many nodes costs: processor time for a request, to start, and memory.
+"""Measures what simulating clusters of many nodes costs: to start, for an idle node, for a request, and memory.
 
     python -m tests.bench.scale [--nodes N ...] [--requests N] [--per-hour N]
 
 Every kiosk of `edgecache-sim cluster --scenario kiosks` is asked as often, whatever their number, for as long as the
-requests take; so what the nodes do while nothing happens is in each request's cost alike. One process for each size.
+requests take; so what the nodes do while nothing happens is in each request's cost alike. Before the first request
+comes, all have met and wait. One process for each size. All times are processor time of that one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import multiprocessing
 import resource
 import time
+from dataclasses import replace
 
 import numpy as np
 from edgecache.simulations.scenario import scenario_named
-from edgecache.simulations.world import Answer, simulate
+from edgecache.simulations.world import Answer, requests_of, simulate
 
 NODES = (10, 30, 100, 300)
 REQUESTS, PER_HOUR = 10_000, 333
 DISTINCT_MIN_HOURS = 0.02
+# By then all that is said of newcomers has been said, and each node has probed each of 60 others.
+SETTLE_S, IDLE_S = 60.0, 30.0
+
+
+class _Clock:
+    """Processor time at the run's landmarks."""
+
+    def __init__(self) -> None:
+        self.began = time.process_time()
+        self.started = self.idle_from = self.idle_to = 0.0
+
+    def hears(self, share: float, what: str) -> None:
+        """Progress: for the first time when all have met."""
+        if not self.started:
+            self.started = time.process_time()
+            loop = asyncio.get_running_loop()
+            loop.call_later(SETTLE_S, self._idle_begins)
+            loop.call_later(SETTLE_S + IDLE_S, self._idle_ends)
+
+    def _idle_begins(self) -> None:
+        self.idle_from = time.process_time()
+
+    def _idle_ends(self) -> None:
+        self.idle_to = time.process_time()
 
 
 def _measure(nodes: int, requests: int, per_hour: float) -> None:
     hours = max(DISTINCT_MIN_HOURS, requests / nodes / per_hour)
     scenario = scenario_named("kiosks", {"devices": nodes, "hours": hours, "per_hour": per_hour})
-    started: list[float] = []
-    began = time.process_time()
-    record = simulate(scenario, lambda share, what: started.append(time.process_time()) if not started else None)
-    ended = time.process_time()
-    count = len(record.requests)
+    asked = requests_of(scenario)
+    clock = _Clock()
+    record = simulate(scenario, clock.hears, replace(asked, times=asked.times + SETTLE_S + IDLE_S))
+    took_s, count = time.process_time() - clock.idle_to, len(asked)
     answers = np.bincount(record.answers, minlength=len(Answer))
-    from_peers, encoded = answers[Answer.PEER] / count, answers[Answer.ENCODER] / count
     print(
-        f"{nodes} nodes, {hours:.2f} h, {count:,} requests: {(ended - started[0]) / count * 1e3:.2f} ms a request "
-        f"({(ended - started[0]) / nodes / hours / 3600 * 1e6:.0f} µs for a node's second), {started[0] - began:.1f} s "
-        f"to start, {ended - began:.0f} s in all, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB; "
-        f"{from_peers:.0%} from peers, {encoded:.0%} encoded",
+        f"{nodes} nodes, {hours:.2f} h, {count:,} requests: {clock.started - clock.began:.1f} s to start, "
+        f"{(clock.idle_to - clock.idle_from) / nodes / IDLE_S * 1e6:.0f} µs for an idle node's second, "
+        f"{took_s / count * 1e3:.2f} ms a request with what is idle between ({took_s / nodes / hours / 3600 * 1e6:.0f} "
+        f"µs for a node's second), {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB; "
+        f"{answers[Answer.PEER] / count:.0%} from peers, {answers[Answer.ENCODER] / count:.0%} encoded",
         flush=True,
     )
 
