@@ -95,11 +95,16 @@ class WorkerProcess:
             raise WorkerFailed(str(error), is_final=True) from error
         return Description(identity, (message.tokens, message.dim))
 
-    async def encode(self, images: Sequence[bytes], shape: tuple[int, int]) -> list[Outcome]:
-        """The outcome of each image: features of `shape`, finite and read-only, or what is wrong with it."""
+    async def encode(self, images: Sequence[bytes], shape: tuple[int, int]) -> list[Outcome] | None:
+        """The outcome of each image: features of `shape`, finite and read-only, or what is wrong with it.
+
+        None if it was stopped.
+        """
         self._to.write(wire.head_of(wire.Encode([len(image) for image in images]), sum(map(len, images))))
         self._to.writelines(images)  # if the process is gone, its silence says so
         message, body = await self._receive(ENCODE_TIMEOUT_S)
+        if isinstance(message, wire.Stopped):
+            return None
         if not isinstance(message, wire.Encoded) or len(message.faults) != len(images):
             raise WorkerFailed(f"its process answered {len(images)} images with {_shown(message)}")
         made = sum(fault is None for fault in message.faults)
@@ -107,6 +112,11 @@ class WorkerProcess:
             raise WorkerFailed(f"its process sent {len(body)} bytes for {made} features of shape {shape}")
         features = iter(np.frombuffer(body, dtype="<f4").reshape(made, *shape))
         return [_finite(next(features)) if fault is None else _error_of(fault) for fault in message.faults]
+
+    def stop(self) -> None:
+        """Nobody waits for what it encodes now. It answers as soon as it can, perhaps with the features."""
+        if self._process.returncode is None:
+            self._process.send_signal(wire.STOP_SIGNAL)
 
     async def live_until(self, event: asyncio.Event) -> None:
         """Wait for `event`; raise WorkerFailed if the process ends while there is nothing to do."""

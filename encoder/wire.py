@@ -7,6 +7,7 @@ the node.
 
 from __future__ import annotations
 
+import signal
 import struct
 from collections.abc import Iterable
 from typing import BinaryIO
@@ -16,6 +17,9 @@ import msgspec
 LENGTHS = struct.Struct("<II")
 HEAD_BYTES_MAX = 1 << 20
 BODY_BYTES_MAX = 1 << 30
+# To the worker while it encodes: nobody waits for that any more. One that comes too late may end the next call instead,
+# which is then asked for again.
+STOP_SIGNAL = signal.SIGUSR1
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -48,13 +52,17 @@ class Fault(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
+    """From the worker: it was told by a signal that nobody waits for these images any more."""
+
+
 class Encoded(msgspec.Struct, frozen=True, tag="encoded"):
     """From the worker. The body is the features of the images without a fault, float32 (tokens, dim) each."""
 
     faults: list[Fault | None]
 
 
-Message = Ready | Failed | Encode | Encoded
+Message = Ready | Failed | Encode | Stopped | Encoded
 
 _decoder = msgspec.msgpack.Decoder(Message)
 

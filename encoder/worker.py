@@ -30,6 +30,8 @@ BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 LOAD_S = 2.0  # about what loading takes: to come back sooner is of no use
 
+STOPS_SOON_SHARE = 0.1  # of a call: an encoder that stops within that is as good as free
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,6 +54,10 @@ class EncoderWorker:
             target_s=BATCH_TARGET_S, images_max=BATCH_IMAGES_MAX, bytes_max=BATCH_BYTES_MAX
         )
         self._encoding: list[_Request] = []
+        self._process: WorkerProcess | None = None  # while it encodes, and may be stopped
+        self._stopped_at: float | None = None
+        self._stops_soon = True  # until it is seen not to
+        self._call_s = 0.0  # what the last call took
         self._arrived = asyncio.Event()
         self._failure: _Failure | None = None
         self._failures_in_a_row = 0
@@ -64,6 +70,11 @@ class EncoderWorker:
     def process_id(self) -> int | None:
         """Of the process that encodes now, if there is one: for measuring it."""
         return self._process_id
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether it goes on with images that nobody waits for any more, and the next one has to wait for that."""
+        return self._stopped_at is not None and not self._stops_soon
 
     async def start(self) -> None:
         """Begin to load the encoder and return at once; what goes wrong is told to those who ask for features."""
@@ -105,6 +116,7 @@ class EncoderWorker:
             outcome = await request.outcome
         finally:
             self._waiting.remove(request)  # its turn came, or its caller has gone
+            self._stop_if_nobody_waits()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -151,15 +163,40 @@ class EncoderWorker:
                     await process.live_until(self._arrived)
                 started = loop.time()
                 self._encoding = self._waiting.take(started)
-                outcomes = await process.encode([request.image for request in self._encoding], description.shape)
-                self._waiting.took(loop.time() - started, len(outcomes))
-                for request, outcome in zip(self._encoding, outcomes, strict=True):
-                    request.resolve(outcome)
+                if (outcomes := await self._outcomes(process, description.shape)) is not None:
+                    self._call_s = loop.time() - started
+                    self._waiting.took(self._call_s, len(outcomes))
+                    for request, outcome in zip(self._encoding, outcomes, strict=True):
+                        request.resolve(outcome)
                 self._encoding = []
                 self._failures_in_a_row = 0
         finally:
             self._process_id = None
             await process.kill()
+
+    async def _outcomes(self, process: WorkerProcess, shape: tuple[int, int]) -> list[Outcome] | None:
+        """What becomes of the images whose turn it is; None where all who wanted them have gone meanwhile."""
+        images = [request.image for request in self._encoding]
+        try:
+            # Before the first call is answered it is not stopped: there a model makes what all later calls use.
+            self._process = process if self._call_s else None
+            while (outcomes := await process.encode(images, shape)) is None and self._somebody_waits():
+                pass  # it was told too late to stop the call before this one
+            if self._stopped_at is not None:
+                stopping_s = asyncio.get_running_loop().time() - self._stopped_at
+                self._stops_soon = stopping_s <= STOPS_SOON_SHARE * self._call_s
+            return outcomes if self._stopped_at is None else None
+        finally:
+            self._process = self._stopped_at = None
+
+    def _somebody_waits(self) -> bool:
+        return any(not request.outcome.done() for request in self._encoding)
+
+    def _stop_if_nobody_waits(self) -> None:
+        """The next image would have to wait for what is of no use."""
+        if self._process is not None and self._stopped_at is None and not self._somebody_waits():
+            self._stopped_at = asyncio.get_running_loop().time()
+            self._process.stop()
 
     def _note_failure(self, failed: WorkerFailed) -> float:
         """Tell those who wait; the seconds until the next process."""

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from types import FrameType
 from typing import BinaryIO
 
 import numpy as np
@@ -26,16 +27,38 @@ REASON_CHARS_MAX = 1000
 NICENESS = 5
 
 
+class _Stop(BaseException):
+    """Nobody waits for what is encoded now. No Exception: an encoder that catches those must let it pass."""
+
+
+class _Stopping:
+    """Ends a call of the encoder at the signal wire.STOP_SIGNAL, and nothing else.
+
+    Python hears a signal between two steps of its own: between two operations of a torch model, after the whole forward
+    pass where one call of a native library makes it.
+    """
+
+    def __init__(self) -> None:
+        self.is_allowed = False
+        signal.signal(wire.STOP_SIGNAL, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.is_allowed:
+            self.is_allowed = False
+            raise _Stop
+
+
 def main() -> int:
     """Serve until standard input ends; its other end is the node's."""
     _die_with_the_parent()
     os.nice(NICENESS)
+    stopping = _Stopping()
     frames_in, frames_out = sys.stdin.buffer, _claim_stdout()
     try:
         encoder = load(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1)
         wire.write(frames_out, _ready(encoder))
         while (frame := wire.read(frames_in)) is not None:
-            _answer(encoder, frames_out, *frame)
+            _answer(encoder, stopping, frames_out, *frame)
     except BrokenPipeError:  # the node is gone
         return 0
     except Exception as error:
@@ -53,15 +76,22 @@ def _ready(encoder: Encoder) -> wire.Ready:
     return wire.Ready(identity.name, identity.version, identity.fingerprint, *encoder.shape)
 
 
-def _answer(encoder: Encoder, frames_out: BinaryIO, request: wire.Message, body: bytes) -> None:
+def _answer(encoder: Encoder, stopping: _Stopping, frames_out: BinaryIO, request: wire.Message, body: bytes) -> None:
     assert isinstance(request, wire.Encode)
     images, start = [], 0
     for size in request.sizes:
         images.append(body[start : start + size])
         start += size
+    try:
+        stopping.is_allowed = True
+        outcomes = encoder.encode_batch(images)
+        stopping.is_allowed = False
+    except _Stop:
+        wire.write(frames_out, wire.Stopped())
+        return
     faults: list[wire.Fault | None] = []
     features: list[memoryview] = []
-    for outcome in encoder.encode_batch(images):
+    for outcome in outcomes:
         if isinstance(outcome, ImageError):
             faults.append(wire.Fault(type(outcome).__name__, str(outcome)[:REASON_CHARS_MAX]))
             continue

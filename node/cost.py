@@ -11,10 +11,10 @@ A peer that has not answered when that is over is not given up: the encode begin
 first answers. So what a slow, lossy or stopped peer can cost is bounded by arithmetic, not by how well it was judged;
 judging well only saves encodes.
 
-An encode that has begun cannot be taken back: the answer of a peer that comes first makes it useless, and the next
-image waits for it. So a peer is asked only where its features are likely to come before an encode would begin. For one
-that is steady (it has not failed of late, and all that it sent lately came within some time) the encode is held back
-that long, if that is less than 0.15. How a peer does that has not sent anything lately is found out by trying.
+An encode that has begun is work in vain when the answer of a peer comes first, and where the encoder cannot be stopped
+the next image waits for it. So a peer is asked only where its features are likely to come before an encode would begin.
+For one that is steady (it has not failed of late, and all that it sent lately came within some time) the encode is held
+back that long, if that is less than 0.15. How a peer does that has not sent anything lately is found out by trying.
 
 What is known of a peer: its round trips (each probe of the membership brings one, so that a recovered peer is noticed
 without trying it on a request), the bandwidth of what it sent, and how often it failed of late.

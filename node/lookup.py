@@ -59,7 +59,14 @@ class Encoder(Protocol):
     """The local encoder. Runs outside the event loop."""
 
     async def encode(self, image: bytes) -> NDArray[np.float32]:
-        """Features (tokens, dim); ImageError for a bad image, EncoderUnavailable when it cannot run now."""
+        """Features (tokens, dim); ImageError for a bad image, EncoderUnavailable when it cannot run now.
+
+        When it is cancelled, the encoder stops if it can.
+        """
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether it could not stop, so that the next image has to wait for one that nobody wants any more."""
 
 
 class Lookup:
@@ -100,7 +107,6 @@ class Lookup:
         """Hears of each stream's requests before they are answered: what to fetch ahead is learnt from them."""
         self._encoding = 0
         self._image_at = 0.0  # when the encoder may have been wanted for anybody
-        self._busy_until = 0.0
         self._flights: dict[object, asyncio.Task[Found | None]] = {}
         self._tombstones = Tombstones()
 
@@ -149,7 +155,7 @@ class Lookup:
         if (waiting := self._stand_ins.renewals.pop(key)) is not None:  # asked for again: now the real ones
             image, may_stand_in = image or waiting, False
         wants = partial(self._wants, min_fidelity=min_fidelity)
-        question = Question(key, wants, reach, started, self._ahead(started))
+        question = Question(key, wants, reach, started, self._ahead())
 
         async def make() -> Found:
             assert image is not None
@@ -195,20 +201,19 @@ class Lookup:
         """Whether what this node's encoder makes is what was asked for."""
         return self._encoder is not None and key.encoder == self._versions.own
 
-    def _ahead(self, now: float) -> int:
+    def _ahead(self) -> int:
         """How many images an encode that begins now would be behind; one that nobody wants any more may be first."""
-        return self._encoding or int(now < self._busy_until)
+        if self._encoder is None:
+            return 0
+        return self._encoding or int(self._encoder.is_finishing)
 
     async def _encode(self, key: FeatureKey, image: bytes, min_fidelity: float, question: Question) -> Found:
         assert self._encoder is not None
         began, knows = self._now(), self._removals.known(key)
-        ahead = self._ahead(began)
+        ahead = self._ahead()
         self._encoding += 1
         try:
             array = await self._encoder.encode(image)
-        except asyncio.CancelledError:
-            self._busy_until = max(self._busy_until, began + (self._costs.encode_s(ahead) or 0.0))
-            raise
         except Exception:
             self._stats.encode_failures += 1
             raise

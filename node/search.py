@@ -224,8 +224,8 @@ class Search:
 
     async def _ask(self, question: Question, node: NodeId, timeout_s: float) -> Found | None:
         if question.can_encode:
-            now = self._now()
-            question.hold_until = max(question.hold_until, now + self._costs.hold_s(now, node, question.ahead))
+            hold_s = self._costs.hold_s(self._now(), node, question.ahead)
+            question.hold_until = max(question.hold_until, question.started + hold_s)
         if question.can_encode and node == self._neighbourhood.owner(question.key.packed):
             return await self._claim(question, node, timeout_s)
         reply = await self._neighbourhood.get(node, question.key.packed, timeout_s)

@@ -48,6 +48,11 @@ class ModelledEncoder:
         self._encode_s = encode_s
         self._shape = (tokens, dim)
 
+    @property
+    def is_finishing(self) -> bool:
+        """It stops at once."""
+        return False
+
     async def start(self) -> None:
         """Nothing to load."""
 

@@ -170,13 +170,18 @@ class DeviceEncoder:
         self.encode_s = encode_s
         self.encoded: list[bytes] = []
         self._digest = digest
-        self._free_at = 0.0
+        self._turn = asyncio.Lock()
         self._waiting = 0
 
     @property
     def known(self) -> Description:
         """What it is."""
         return self.model.description
+
+    @property
+    def is_finishing(self) -> bool:
+        """It stops at once, as a torch model does between two operations."""
+        return False
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -189,11 +194,10 @@ class DeviceEncoder:
         """Features (tokens, dim) of the image; EncoderUnavailable if too many wait."""
         if self._waiting >= WAITING_IMAGES_MAX:
             raise EncoderUnavailable(f"{WAITING_IMAGES_MAX} images wait already", retry_after_s=1)
-        loop = asyncio.get_running_loop()
-        self._free_at = max(self._free_at, loop.time()) + self.encode_s
         self._waiting += 1
         try:
-            await asyncio.sleep(self._free_at - loop.time())
+            async with self._turn:
+                await asyncio.sleep(self.encode_s)
         finally:
             self._waiting -= 1
         self.encoded.append(image)

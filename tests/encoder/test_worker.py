@@ -24,10 +24,13 @@ from edgecache.protocol.errors import EncoderUnavailable, ImageTooLarge, Invalid
 from PIL import Image
 
 OBEDIENT = """
-import os, pathlib, time
+import os, pathlib, signal, time
 import numpy as np
 from edgecache.protocol.errors import UndecodableImage
 from edgecache.protocol.keys import EncoderIdentity
+
+def hears(how):
+    signal.pthread_sigmask(how, [signal.SIGUSR1])
 
 class Encoder:
     identity = EncoderIdentity.declared("obedient", "1")
@@ -43,6 +46,8 @@ class Encoder:
             case ["threads"]: return np.full(self.shape, int(os.environ["OMP_NUM_THREADS"]), np.float32)
             case ["passive"]: return np.full(self.shape, os.environ["OMP_WAIT_POLICY"] == "PASSIVE", np.float32)
             case ["sleep", seconds]: time.sleep(float(seconds))
+            case ["deaf", seconds]: hears(signal.SIG_BLOCK); time.sleep(float(seconds))
+            case ["hear"]: hears(signal.SIG_UNBLOCK)
             case ["bad"]: return UndecodableImage("bad, as ordered")
             case ["print"]: print("to standard output"); os.write(1, b"and to its descriptor")
             case ["raise"]: raise RuntimeError("raised,\\nas ordered")
@@ -275,6 +280,44 @@ async def test_a_caller_who_leaves_in_mid_encode_disturbs_nobody(obedient: Encod
         async with asyncio.timeout(0.1):
             await obedient.encode(b"sleep 0.5")
     assert await pid_of(obedient) == pid
+
+
+async def test_what_nobody_waits_for_any_more_is_stopped_and_the_next_goes_at_once(obedient: EncoderWorker) -> None:
+    pid = await pid_of(obedient)
+    await obedient.encode(b"sleep 0.5")
+    for order in (b"sleep 60", b"sleep 50"):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await obedient.encode(order)
+        assert not obedient.is_finishing
+        async with asyncio.timeout(5):
+            await obedient.encode(b"sleep 0.5")
+    assert await pid_of(obedient) == pid
+
+
+async def test_what_somebody_else_waits_for_too_goes_on(obedient: EncoderWorker) -> None:
+    await obedient.encode(b"warm up")
+    busy = asyncio.create_task(obedient.encode(b"sleep 0.2"))
+    await asyncio.sleep(0.05)
+    leaves, stays = (asyncio.create_task(obedient.encode(b"sleep 0.2")) for _ in range(2))  # in one call
+    await busy
+    await asyncio.sleep(0.05)
+    leaves.cancel()
+    assert (await stays)[0, 0] == 9
+    assert batches() == [1, 1, 2]
+
+
+async def test_an_encoder_that_does_not_stop_says_so_the_next_time(obedient: EncoderWorker) -> None:
+    await obedient.encode(b"warm up")
+    for _ in range(2):
+        leaving = asyncio.create_task(obedient.encode(b"deaf 0.3"))
+        await asyncio.sleep(0.1)
+        leaving.cancel()
+        await asyncio.sleep(0.05)
+        is_finishing = obedient.is_finishing
+        assert (await obedient.encode(b"hear"))[0, 0] == 4  # told too late, it is stopped instead, and asked again
+        assert not obedient.is_finishing
+    assert is_finishing
 
 
 async def test_what_an_encoder_prints_does_not_disturb_the_frames(obedient: EncoderWorker) -> None:

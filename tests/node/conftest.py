@@ -92,6 +92,8 @@ class FakePeers:
 class FakeEncoder:
     """(4, 8) features that only the image decides. `error` is raised instead, after `gate` has opened."""
 
+    is_finishing = False
+
     def __init__(self) -> None:
         self.images: list[bytes] = []
         self.error: Exception | None = None
