@@ -37,7 +37,7 @@ ASK_SHARE = 0.10
 COPY_SHARE = 0.05
 HOLD_SHARE = 0.15  # for a peer that is steady
 LEASE_SHARE = 1.2  # when another node's encode should be here, from the request on, so that it is waited for
-LEASE_LATE_SHARE = 1.5  # and when it is given up
+LEASE_LATE_SHARE = 0.25  # how late it may be, before one's own begins beside it
 
 # However slow the encoder: a LAN has answered by then or does not answer, and a caller would rather have its features.
 PATIENCE_MAX_S = 0.25
@@ -226,13 +226,14 @@ class Costs:
         """How long to wait for another node's encode, expected in `expected_s`, put with `node` and then fetched there.
 
         0 where that would come later than 1.2 of one's own: then one's own begins at once. One that was expected sooner
-        and is late is waited for a little longer: one's own would be later still, and keep the next image waiting.
+        and is late is waited for a little longer: one's own would be later still.
         """
         own_s = self._encode_quantile(0.25, ahead)
         if own_s is None:
             left_s = late_s = ENCODE_UNKNOWN_S - elapsed_s
         else:
-            left_s, late_s = LEASE_SHARE * own_s - elapsed_s, LEASE_LATE_SHARE * own_s - elapsed_s
+            left_s = LEASE_SHARE * own_s - elapsed_s
+            late_s = expected_s + 2 * self._slow_fetch_s(node) + LEASE_LATE_SHARE * own_s
         return late_s if expected_s + 2 * self._slow_fetch_s(node) <= left_s else 0.0
 
     def worth_asking(self, now: float, nodes: Iterable[NodeId], ahead: int) -> list[NodeId]:

@@ -5,8 +5,9 @@ same features hear when they are expected and wait for that, or encode themselve
 saves work, and no answer depends on it. So it needs no agreement: two nodes that each believe to be the owner grant two
 leases, and the key is encoded twice.
 
-A lease ends when the features come, when its holder says that none will, when the holder's connection is lost, and at
-its time. There is no timer: who asks after that is granted the next one.
+A lease ends when the features come, when its holder says that none will, when the holder's connection is lost or it no
+longer answers those who wait (`lease_watch.py`), and at its time. There is no timer: who asks after that is granted the
+next one.
 """
 
 from __future__ import annotations
@@ -75,6 +76,11 @@ class Leases:
         if lease is None or now >= lease.until:
             return None
         return Leased(min(abs(lease.expected_at - now), lease.until - now))
+
+    def holder(self, key: bytes) -> NodeId | None:
+        """Who has the lease to make `key`."""
+        lease = self._leases.get(key)
+        return None if lease is None else lease.holder
 
     def made(self, key: bytes) -> bool:
         """The features of `key` are there; whether anybody had a lease to make them."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from .lease import Granted, Leases
+from .lease_watch import LeaseWatch
 from .neighbourhood import Reply
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class LeaseDesk:
         self._held = held
         self._now = now
         self._leases = Leases()
+        self._watch = LeaseWatch(neighbourhood)
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
         self._waiting_count = 0
         self._releasing: set[asyncio.Task[None]] = set()
@@ -56,13 +59,15 @@ class LeaseDesk:
 
     async def wait(self, key: bytes, timeout_s: float) -> None:
         """Until the features of `key` are here, or nobody makes them any more, or `timeout_s` have passed."""
-        if self._leases.held(self._now(), key) is None or self._waiting_count >= WAITING_MAX:
+        holder = self._leases.holder(key)
+        if self._leases.held(self._now(), key) is None or holder is None or self._waiting_count >= WAITING_MAX:
             return
         made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(made)
         self._waiting_count += 1
         try:
-            await asyncio.wait({made}, timeout=timeout_s)
+            with self._watched(holder, key, lambda: self.gone(holder)):
+                await asyncio.wait({made}, timeout=timeout_s)
         finally:
             self._waiting_count -= 1
             waiting = self._waiting.get(key, [])
@@ -70,6 +75,9 @@ class LeaseDesk:
                 waiting.remove(made)
                 if not waiting:
                     del self._waiting[key]
+
+    def _watched(self, node: NodeId, key: bytes, on_silent: Callable[[], None]) -> AbstractContextManager[None]:
+        return nullcontext() if node == self._neighbourhood.me else self._watch.on(node, key, on_silent)
 
     def made(self, key: bytes) -> None:
         """The features of `key` are here."""
@@ -101,13 +109,19 @@ class LeaseDesk:
             return Reply(None, self.claim(key, owner, encode_s))
         return await self._neighbourhood.claim(owner, key, encode_s, timeout_s)
 
-    async def wait_at(self, owner: NodeId, key: bytes, timeout_s: float) -> Payload | None:
-        """What another node makes of `key`, from its owner; None when it did not come, or not in time."""
+    async def wait_at(
+        self, owner: NodeId, key: bytes, timeout_s: float, on_silent: Callable[[], None]
+    ) -> Payload | None:
+        """What another node makes of `key`, from its owner; None when it did not come, or not in time.
+
+        `on_silent` is called when the owner does not seem to be there any more. It may yet answer.
+        """
         if owner == self._neighbourhood.me:
             await self.wait(key, timeout_s)
             return self._held(key)
         # Not watched: how long this takes says nothing of the owner.
-        reply = await self._neighbourhood.peers.wait_for(owner, key, timeout_s)
+        with self._watched(owner, key, on_silent):
+            reply = await self._neighbourhood.peers.wait_for(owner, key, timeout_s)
         return reply.payload if reply is not None else None
 
     def give_back(self, owner: NodeId, key: bytes) -> None:

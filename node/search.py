@@ -251,11 +251,11 @@ class Search:
             has_waited = True
             question.hold_until = max(question.hold_until, self._now() + timeout_s)
             # If it is late this node begins, too, and the other may still be the first.
-            made = self._from_peer(question, owner, await self._desk.wait_at(owner, packed, timeout_s + encode_s))
-            if made is not None:
+            payload = await self._desk.wait_at(owner, packed, timeout_s + encode_s, question.begin.set)
+            if (made := self._from_peer(question, owner, payload)) is not None:
                 return made
             # It died, or gave up. If there is time left, hear who is at it now.
-            if (timeout_s := question.hold_until - self._now()) <= 0:
+            if (timeout_s := question.hold_until - self._now()) <= 0 or question.begin.is_set():
                 raise _OwnTurn
         found = self._from_peer(question, owner, reply.payload if reply is not None else None)
         if found is None and has_waited:

@@ -238,7 +238,7 @@ class Node:
         self._neighbourhood = Neighbourhood(
             self.id,
             peers=self._peers,
-            ring=self._ring_now,
+            ring=self.ring,
             costs=self._costs,
             rng=random.Random(f"{seed}:{self.id}:breakers"),
             now=loop.time,
@@ -247,7 +247,7 @@ class Node:
         self.moving = Moving(
             self.id,
             store=self.store,
-            ring=self._ring_now,
+            ring=self.ring,
             neighbourhood=self._neighbourhood,
             stats=self.stats,
             now=loop.time,
@@ -491,7 +491,7 @@ class Node:
 
     # -- members and versions -----------------------------------------------------------------------------------
 
-    def _ring_now(self) -> Ring:
+    def ring(self) -> Ring:
         """The ring of the members that there are now; made when it is needed."""
         if self._ring_version != self.membership.version:
             self._ring_version = self.membership.version
@@ -595,7 +595,7 @@ class Node:
         return status.cluster(
             me,
             self.membership.all(),
-            self._ring_now(),
+            self.ring(),
             self.versions,
             name=settings.cluster,
             is_secured=settings.is_secured,

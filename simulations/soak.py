@@ -278,9 +278,26 @@ class Soak:
                 if any(not other.removals.allows(held) for other in nodes):
                     self._break(f"{node.name} still holds {held.key}, which was removed")
         try:
+            await self._cluster.until(lambda: all(node.moving.is_done for node in nodes), CONVERGES_WITHIN_S)
+        except TimeoutError:
+            self._break(f"keys still move {CONVERGES_WITHIN_S:g} s after all agree")
+        try:
             await self._cluster.until(self._cluster.has_told, CONVERGES_WITHIN_S)
         except TimeoutError:
             self._break(f"some directory is still wrong {CONVERGES_WITHIN_S:g} s after the last change")
+        self._check_holders()
+
+    def _check_holders(self) -> None:
+        """Each key is with its owner and its replica, where no device had to evict anything."""
+        nodes = {node.id: node for node in self._cluster.nodes}
+        if any(node.store.memory.evictions for node in nodes.values()):
+            return
+        self._count("looked where keys are")
+        for node in nodes.values():
+            for key in node.store.keys():  # noqa: SIM118
+                for holder in node.ring().holders(key):
+                    if key not in nodes[holder].store:
+                        self._break(f"{node.name} holds {key[:4].hex()}, and its holder {nodes[holder].name} does not")
 
     async def _check_what_is_durable(self) -> None:
         for node in self._cluster.nodes:

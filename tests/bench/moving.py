@@ -65,7 +65,7 @@ async def _join(size: int) -> None:
         began_s = await cluster.until(lambda: any(node.stats.moved for node in cluster.nodes))
         took_s = await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 600.0)
         moved = sum(node.stats.moved for node in cluster.nodes)
-        wanted = sum(newcomer.id in newcomer._ring_now().holders(payload.key.packed) for payload in made)
+        wanted = sum(newcomer.id in newcomer.ring().holders(payload.key.packed) for payload in made)
         sent = cluster.network.bytes_sent - before
         print(
             f"one joins {size} nodes that hold {HELD:,} features of {made[0].nbytes:,} bytes twice: {moved:,} moved, "

@@ -75,8 +75,8 @@ class FakePeers:
     async def get_many(self, node: str, keys: Sequence[bytes], timeout_s: float) -> dict[bytes, Payload]:
         return {key: self.held[node][key] for key in keys if key in self.held[node]}
 
-    async def has(self, node: str, keys: Sequence[bytes], timeout_s: float) -> set[bytes]:
-        return set(keys) & set(self.held[node])
+    async def has(self, node: str, keys: Sequence[bytes], timeout_s: float) -> set[bytes] | None:
+        return set(keys) & set(self.held[node]) if node in self.held else None
 
     async def put(self, node: str, payload: Payload, age_s: float, timeout_s: float) -> bool:
         self.held[node][payload.key.packed] = payload

@@ -140,7 +140,9 @@ def test_before_the_first_encode_patience_is_short_and_the_wait_for_another_enco
 
 def test_another_encode_is_waited_for_where_it_comes_within_the_promise() -> None:
     known = costs(0.1)
-    assert known.lease_wait_s(0.001, 0.1, "a", 0) == pytest.approx(LEASE_LATE_SHARE * 0.1 - 0.001)
+    fetches_s = 2 * known.fetch_s("a")
+    assert known.lease_wait_s(0.001, 0.1, "a", 0) == pytest.approx(0.1 + fetches_s + LEASE_LATE_SHARE * 0.1)
+    assert known.lease_wait_s(0.05, 0.03, "a", 0) == pytest.approx(0.03 + fetches_s + LEASE_LATE_SHARE * 0.1)
     assert known.lease_wait_s(0.001, 0.13, "a", 0) == 0.0
     assert known.lease_wait_s(0.05, 0.1, "a", 0) == 0.0
     for now in range(40):

@@ -40,7 +40,7 @@ async def test_what_was_encoded_cost_its_encoding_and_what_a_peer_had_its_way_he
         image = next(
             image
             for image in (b"%d" % number for number in range(100))
-            if cluster.nodes[0].id in cluster.nodes[0]._ring_now().holders(cluster.key(image).packed)
+            if cluster.nodes[0].id in cluster.nodes[0].ring().holders(cluster.key(image).packed)
         )
         key = cluster.key(image)
         await cluster.nodes[0].lookup.get(key, image)

@@ -41,7 +41,7 @@ def _running(cluster: Cluster) -> list[int]:
 def _is_placed(cluster: Cluster) -> bool:
     """Whether every key is on all of its holders, and everybody is done."""
     nodes = {cluster.nodes[index].id: cluster.nodes[index] for index in _running(cluster)}
-    ring = next(iter(nodes.values()))._ring_now()
+    ring = next(iter(nodes.values())).ring()
     return all(node.moving.is_done for node in nodes.values()) and all(
         holder in nodes and made.key.packed in nodes[holder].store
         for made in MADE
@@ -74,7 +74,7 @@ def test_who_joins_gets_its_share_and_every_key_is_found_all_the_while(copies: i
             asking_newcomer = asyncio.ensure_future(_ask_all_the_while(cluster, [4]))
             assert await cluster.until(lambda: _is_placed(cluster), 120.0) > limits.SETTLED_S / 2
             moved = sum(node.stats.moved for node in cluster.nodes)
-            share = sum(newcomer.id in newcomer._ring_now().holders(made.key.packed) for made in MADE)
+            share = sum(newcomer.id in newcomer.ring().holders(made.key.packed) for made in MADE)
             assert moved == share <= 1.3 * len(MADE) * copies / 5
             for task in (asking, asking_newcomer):
                 assert not task.done() or task.result()
@@ -109,7 +109,7 @@ def test_members_that_change_while_keys_move_begin_it_anew_without_sending_anyth
             assert not _is_placed(cluster)
             await cluster.join()
             await cluster.until(lambda: _is_placed(cluster), 120.0)
-            ring = cluster.nodes[0]._ring_now()
+            ring = cluster.nodes[0].ring()
             new = sum(
                 holder in (cluster.nodes[3].id, cluster.nodes[4].id)
                 for made in MADE

@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 from edgecache.node.found import Found
+from edgecache.node.lease_watch import SILENCE_S_MIN, WATCH_EVERY_S
 from edgecache.node.search import FETCH_TIMEOUT_S
 from edgecache.node.service import Node
 from edgecache.protocol import payload as payloads
@@ -95,6 +96,27 @@ def test_whoever_dies_while_it_encodes_is_replaced_at_once(holder: str) -> None:
             after = sum(len(encoder.encoded) for encoder in survivors if encoder is not None)
             assert after - before == 2  # each has waited once; to wait for the other too would be longer than promised
             doomed.cancel()
+
+    story()
+
+
+@pytest.mark.parametrize("hanging", ["who encodes", "the owner"])
+def test_whoever_hangs_while_it_encodes_is_waited_for_no_longer_than_it_takes_to_notice(hanging: str) -> None:
+    slow_s = 10 * ENCODE_S  # a camera's, long beside what a silence is
+
+    @in_virtual_time
+    async def story() -> None:
+        async with Cluster(5, encoder=lambda index: ModelledEncoder(encode_s=slow_s)) as cluster:
+            await warm_up(cluster)
+            image = owned_by(cluster, 0, replica=1)
+            first = asyncio.ensure_future(timed(cluster.nodes[2], cluster, image))
+            await asyncio.sleep(0.1 * slow_s)
+            waiting = [asyncio.ensure_future(timed(cluster.nodes[index], cluster, image)) for index in (3, 4)]
+            await asyncio.sleep(0.1 * slow_s)
+            cluster.network.freeze("n2" if hanging == "who encodes" else "n0")
+            for _, took_s in await asyncio.gather(*waiting):
+                assert took_s < 0.1 * slow_s + WATCH_EVERY_S + 2 * SILENCE_S_MIN + 1.2 * slow_s
+            first.cancel()
 
     story()
 

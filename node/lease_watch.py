@@ -1,0 +1,68 @@
+"""Is somebody still there whom others wait for? A process that hangs breaks no connection.
+
+Who waits for another node's encode waits for that node, or for the owner that will tell. A member that has stopped is
+noticed by the membership after seconds; whoever has an image in hand has not that long. So for as long as anybody
+waits, the node in question is asked a small thing again and again, and one answer that is missing is enough: to take a
+node for lost that is not costs an encode, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .neighbourhood import Neighbourhood
+    from .ring import NodeId
+
+# Most waits are over before the first question. Then they come more rarely, ten each second at last.
+WATCH_FIRST_S = 0.02
+WATCH_EVERY_S = 0.1
+# An answer may take twice what 95 of 100 take, and this at least: a busy device's event loop is 15 to 33 ms late.
+SILENCE_FACTOR = 2.0
+SILENCE_S_MIN = 0.05
+
+
+class LeaseWatch:
+    """Asks those that others wait for, each once, however many wait."""
+
+    def __init__(self, neighbourhood: Neighbourhood) -> None:
+        self._neighbourhood = neighbourhood
+        self._waiting: dict[NodeId, dict[object, Callable[[], None]]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+
+    @contextlib.contextmanager
+    def on(self, node: NodeId, key: bytes, on_silent: Callable[[], None]) -> Iterator[None]:
+        """Within this `node` is asked whether it has `key`, and `on_silent` called when it does not say."""
+        waiting = self._waiting.get(node)
+        if waiting is None:
+            waiting = self._waiting[node] = {}
+            task = asyncio.ensure_future(self._watch(node, key, waiting))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        me = object()
+        waiting[me] = on_silent
+        try:
+            yield
+        finally:
+            waiting.pop(me, None)
+
+    async def _watch(self, node: NodeId, key: bytes, waiting: dict[object, Callable[[], None]]) -> None:
+        pause_s = WATCH_FIRST_S
+        try:
+            while True:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, WATCH_EVERY_S)
+                if not waiting:
+                    return
+                patience_s = max(SILENCE_FACTOR * self._neighbourhood.costs.hedge_after_s(node), SILENCE_S_MIN)
+                # Not watched as other questions are: these many small answers say nothing of how it sends features.
+                if await self._neighbourhood.peers.has(node, [key], patience_s) is None:
+                    break
+        finally:
+            if self._waiting.get(node) is waiting:
+                del self._waiting[node]
+        for on_silent in list(waiting.values()):
+            on_silent()
