@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,10 @@ class Bench:
         self.classify = measure.classifier_for(self.model, self.fitted, self.plain_fitted)
 
     @classmethod
-    def prepare(cls, spec: str, images: Path, *, count: int, threads: int, batch: int, say: Say) -> Bench:
-        """Load the encoder and `count` images, a third of which are fitted on and the rest measured."""
+    def prepare(
+        cls, spec: str, images: Path, *, count: int, threads: int, batch: int, say: Say, fitted_count: int = 0
+    ) -> Bench:
+        """Load the encoder and `count` images; a third, or `fitted_count`, are fitted on and the rest measured."""
         encoder = torch_encoder(spec)
         if not isinstance(encoder.model, VisionTransformer):
             raise InvalidValue(f"encoder {spec!a} is no vision transformer of ours")
@@ -61,17 +64,18 @@ class Bench:
         if (how.height, how.width) != (side, side):
             raise InvalidValue(f"encoder {spec!a} sees {how.width} × {how.height} pixels, expected {side} × {side}")
         if images.suffix == ".npz":  # it has a part to fit on
-            fitted = ImageSet.read(images, encoder.preprocessing, max(1, count // 3), "train")
-            measured = ImageSet.read(images, encoder.preprocessing, max(1, count - count // 3), "test")
+            fitting = min(fitted_count or max(1, count // 3), count - 1)
+            fitted = ImageSet.read(images, encoder.preprocessing, max(1, fitting), "train")
+            measured = ImageSet.read(images, encoder.preprocessing, max(1, count - fitting), "test")
         else:
             everything = ImageSet.read(images, encoder.preprocessing, count)
-            if len(everything.pixels) < 3:
-                raise InvalidValue(f"{len(everything.pixels)} images, at least 3: some to fit on and some to measure")
-            fitted, measured = everything.split(max(1, len(everything.pixels) // 3))
+            if (there := len(everything.pixels)) < 3:
+                raise InvalidValue(f"{there} images, at least 3: some to fit on and some to measure")
+            fitted, measured = everything.split(min(fitted_count or max(1, there // 3), there - 1))
         say(f"{len(fitted.pixels)} images to fit on, {len(measured.pixels)} others to measure")
         return cls(spec, encoder, encoder.model, fitted, measured, threads, batch, say)
 
-    @property
+    @cached_property
     def least_needed(self) -> list[int]:
         """Blocks by how little they change, the least first."""
         agreement = layer_agreement(self.model, torch.from_numpy(self.fitted.pixels[:64]))

@@ -18,10 +18,11 @@ from .quantization import dynamic_int8, static_int8
 from .reduced import ReducedVit, fit_bridge
 from .runtimes import Array, Graph, Runtime, open_graph
 from .runtimes.torch_graph import TorchGraph
-from .shortcuts import Shortcuts
+from .shortcuts import Shortcuts, Slim
 from .tokens.detail import detail_bits
 from .towers import MAIN, SMALL, STAGE, Tower, tower_of
 from .vit import VisionTransformer
+from .weights.slim import slim
 
 FIT_COSINE_MIN = 0.99
 """What those who leave early, or are seen small, have in the mean with the plain model's features, if not told."""
@@ -95,11 +96,12 @@ def fitted(
     `wanted` are the plain model's features of `images`.
     """
     pixels = None if images is None else torch.from_numpy(images)
-    if options.exits:
+    options.slim.check(options.shortcuts, model.shape.depth)
+    is_bridged = options.shortcuts.is_bridged and options.slim != Slim()  # even where nothing else is cut
+    if options.slim != Slim():
         assert pixels is not None
-        assert wanted is not None
-        return _with_exits(model, options, pixels, wanted, cosine_min)
-    modules: dict[str, nn.Module] = {MAIN: bridged(model, options.shortcuts, pixels, wanted)}
+        model = slim(model, options.slim, pixels)
+    modules: dict[str, nn.Module] = {}
     if options.small_side:
         assert pixels is not None
         assert wanted is not None
@@ -110,13 +112,27 @@ def fitted(
             plainness = np.array([-detail_bits(picture) for picture in pixels.numpy()], np.float32)
             (threshold,) = thresholds_for([plainness], [cosines], cosine_min)
             options = replace(options, small_bits=-threshold)
-    return options, modules
+    if options.exits:
+        assert pixels is not None
+        assert wanted is not None
+        options, stages = _with_exits(model, options, pixels, wanted, cosine_min)
+        return options, modules | stages
+    return options, modules | {MAIN: bridged(model, options.shortcuts, pixels, wanted, is_bridged)}
 
 
-def bridged(model: VisionTransformer, shortcuts: Shortcuts, pixels: Tensor | None, wanted: Tensor | None) -> ReducedVit:
-    """The reduced model, with its bridge to the features that are `wanted`, if it is to have one."""
+def bridged(
+    model: VisionTransformer,
+    shortcuts: Shortcuts,
+    pixels: Tensor | None,
+    wanted: Tensor | None,
+    is_changed: bool = False,
+) -> ReducedVit:
+    """The reduced model, with its bridge to the features that are `wanted`, if it is to have one.
+
+    `is_changed` says that the model is not the one whose features are wanted, so that a bridge has something to do.
+    """
     reduced = ReducedVit(model, shortcuts).eval()
-    if shortcuts.is_bridged and shortcuts != Shortcuts(is_bridged=True):
+    if shortcuts.is_bridged and (is_changed or shortcuts != Shortcuts(is_bridged=True)):
         assert pixels is not None
         assert wanted is not None
         reduced.bridge = fit_bridge(through(reduced, pixels), wanted)
@@ -131,12 +147,13 @@ def _with_exits(
         if not 0 < block < (options.shortcuts.depth or shape.depth):
             raise InvalidValue(f"exit after {block} blocks: the model has {shape.depth}")
     reduced = ReducedVit(model, options.shortcuts).eval()
+    is_whole = options.shortcuts == Shortcuts(is_bridged=True) and options.slim == Slim()
     stages = stages_of(reduced, options.exits)
     state: tuple[Tensor, ...] = (pixels,)
     sureness, cosines = [], []
     for stage in stages:
         made, state_after = _through_stage(stage, state)
-        if options.shortcuts.is_bridged and (not stage.is_last or options.shortcuts != Shortcuts(is_bridged=True)):
+        if options.shortcuts.is_bridged and not (stage.is_last and is_whole):
             stage.bridge = fit_bridge(made, wanted)
             made, state_after = _through_stage(stage, state)
         if not stage.is_last:
@@ -194,7 +211,7 @@ def _inputs(modules: Mapping[str, nn.Module], batches: Sequence[Array]) -> Itera
     for pixels in batches:
         state: tuple[Array, ...] = (pixels,)
         for name, module in modules.items():
-            yield name, state
+            yield name, state if isinstance(module, Stage) else (pixels,)
             if isinstance(module, Stage) and not module.is_last:
                 state = tuple(TorchGraph(module).run(*state)[2:])
 

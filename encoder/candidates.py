@@ -8,12 +8,14 @@ from itertools import product
 
 from .options import PRECISIONS, Options, Precision
 from .runtimes import Runtime
-from .shortcuts import Shortcuts
-from .vit import VitShape
+from .shortcuts import Shortcuts, Slim
+from .vit import SWIGLU, VitShape
 
 # Tokens merged away over the whole depth, as shares of all. In a ViT-S/16 these are r = 4, 8 and 13.
 MERGED_SHARES = (0.25, 0.5, 0.8)
 SIDE_SHARES = (0.75, 0.5)
+HEAD_SHARES = (2 / 3,)
+CHANNEL_SHARES = (0.75, 0.5)
 PRUNE_SCHEDULES = ((1.0, 0.9, 0.8, 0.7), (1.0, 0.75, 0.5, 0.25))
 
 
@@ -60,7 +62,21 @@ def shortcuts_alone(shape: VitShape, least_needed: Sequence[int]) -> list[Option
     made = [Options(shortcuts=cut) for pair in zip(cuts, bridged, strict=True) for cut in pair]
     made += [Options(shortcuts=Shortcuts(is_bridged=True), exits=exits) for exits in exits_of(depth)]
     made += [Options(shortcuts=Shortcuts(is_bridged=True), small_side=side) for side in sides(shape)]
+    made += [
+        Options(shortcuts=Shortcuts(is_bridged=is_bridged), slim=slim)
+        for slim in slims(shape, least_needed)
+        for is_bridged in (False, True)
+    ]
     return made
+
+
+def slims(shape: VitShape, least_needed: Sequence[int]) -> list[Slim]:
+    """Fewer weights. `least_needed` as in `shortcuts_alone`: those blocks' attention is most easily a kernel's."""
+    made = [Slim(heads=share) for share in HEAD_SHARES if round(share * shape.heads) < shape.heads]
+    if shape.activation != SWIGLU:
+        made += [Slim(channels=share) for share in CHANNEL_SHARES] + [Slim(rank=share) for share in CHANNEL_SHARES]
+    kernels = {tuple(sorted(least_needed[:count])) for count in (1, max(1, shape.depth // 4))}
+    return made + [Slim(kernels=blocks) for blocks in sorted(kernels)]
 
 
 def attentions(shape: VitShape) -> list[str]:
@@ -88,7 +104,7 @@ def exits_of(depth: int) -> list[tuple[int, ...]]:
 
 
 def combinations(shape: VitShape) -> list[Options]:
-    """Merging with everything that it goes with, always with a bridge."""
+    """What goes together, always with a bridge: merging with all else, and all that is decided image by image."""
     made = []
     for count, side, last in product([0, *merges(shape)], [0, *sides(shape)], [0, shape.depth - 1]):
         if bool(count) + bool(side) + bool(last) < 2:
@@ -98,6 +114,13 @@ def combinations(shape: VitShape) -> list[Options]:
         cuts = Shortcuts(merge=count, is_bridged=True)
         made += [Options(shortcuts=cuts, exits=exits) for exits in exits_of(shape.depth)[:1]]
         made += [Options(shortcuts=cuts, small_side=side) for side in sides(shape)[:1]]
+        if shape.activation != SWIGLU:
+            made += [Options(shortcuts=cuts, slim=Slim(channels=share)) for share in CHANNEL_SHARES]
+        made += [
+            Options(shortcuts=cuts, exits=exits, small_side=side)
+            for exits in exits_of(shape.depth)[:1]
+            for side in sides(shape)
+        ]
     return made
 
 

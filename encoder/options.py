@@ -9,7 +9,7 @@ import msgspec
 
 from ..protocol.errors import InvalidValue
 from .runtimes import Runtime
-from .shortcuts import Shortcuts
+from .shortcuts import Shortcuts, Slim
 
 
 class Precision(StrEnum):
@@ -53,6 +53,7 @@ class Options:
     """Pixels along one side that the model sees of images with little detail; 0: it sees all of them whole."""
     small_bits: float = 0.0
     """Up to how many bits of detail that is; found on images when the encoder is made."""
+    slim: Slim = field(default_factory=Slim)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS[self.runtime]:
@@ -62,22 +63,25 @@ class Options:
             raise InvalidValue(f"exits {self.exits}: expected numbers of blocks, ascending")
         if self.exits and self.shortcuts.prune:
             raise InvalidValue(f"exits {self.exits} and prune {self.shortcuts.prune}: one of them")
-        if self.exits and self.small_side:
-            raise InvalidValue(f"exits {self.exits} and small_side {self.small_side}: one of them")
+        if self.small_side and self.slim.kernels:
+            raise InvalidValue(f"small_side {self.small_side} and kernels {self.slim.kernels}: one of them")
 
     @property
     def is_fitted(self) -> bool:
         """Whether making it takes images."""
-        return self.shortcuts.is_bridged or bool(self.exits or self.small_side)
+        return self.shortcuts.is_bridged or self.slim != Slim() or bool(self.exits or self.small_side)
 
     @property
     def is_whole(self) -> bool:
         """Whether it leaves nothing out: a runtime alone."""
-        return self.shortcuts == Shortcuts() and not self.exits and not self.small_side
+        return self.shortcuts == Shortcuts() and self.slim == Slim() and not self.exits and not self.small_side
 
     def canonical(self) -> bytes:
         """The same bytes for the same options, whatever wrote them: part of an encoder's fingerprint."""
-        return msgspec.json.encode(asdict(self), order="sorted")
+        said = asdict(self)
+        if self.slim == Slim():
+            del said["slim"]  # as it was before there was one: profiles keep their identity
+        return msgspec.json.encode(said, order="sorted")
 
     def __str__(self) -> str:
         cuts = self.shortcuts
@@ -88,6 +92,16 @@ class Options:
         parts += [f"skip {','.join(map(str, cuts.skip))}"] * bool(cuts.skip)
         parts += [f"depth {cuts.depth}"] * bool(cuts.depth)
         parts += [cuts.attention] * bool(cuts.attention)
+        parts += [
+            f"{share:.0%} of the {what}"
+            for share, what in (
+                (self.slim.heads, "heads"),
+                (self.slim.channels, "channels"),
+                (self.slim.rank, "perceptrons' products"),
+            )
+            if share != 1
+        ]
+        parts += [f"kernels {','.join(map(str, self.slim.kernels))}"] * bool(self.slim.kernels)
         parts += [f"exits {','.join(map(str, self.exits))}"] * bool(self.exits)
         parts += [f"small {self.small_side}"] * bool(self.small_side)
         parts += ["bridged"] * cuts.is_bridged

@@ -48,3 +48,29 @@ class Shortcuts:
             raise InvalidValue(f"attention {self.attention!a} with fewer tokens: one of them")
         if self.prune_by not in ("attention", "norm"):
             raise InvalidValue(f"prune by {self.prune_by!a}: expected attention or norm")
+
+
+@dataclass(frozen=True, slots=True)
+class Slim:
+    """What is left of the weights (encoder/weights/slim.py makes it). Everything at its default is the plain model."""
+
+    heads: float = 1.0
+    """The share of each block's heads."""
+    channels: float = 1.0
+    """The share of each perceptron's inner channels."""
+    rank: float = 1.0
+    """The share of each perceptron's products, as low-rank factors; 1: no factors."""
+    kernels: tuple[int, ...] = ()
+    """Blocks in which tokens see their neighbours and the mean through a kernel, instead of each other."""
+
+    def check(self, shortcuts: Shortcuts, depth: int) -> None:
+        """Raise InvalidValue for what a model of `depth` blocks cannot become together with `shortcuts`."""
+        for name, share in (("heads", self.heads), ("channels", self.channels), ("rank", self.rank)):
+            if not 0 < share <= 1:
+                raise InvalidValue(f"{name} {share:g}: expected a share above 0, at most 1")
+        if any(not 0 <= block < depth for block in self.kernels):
+            raise InvalidValue(f"kernels {self.kernels}: blocks are 0 to {depth - 1}")
+        if self.kernels and (shortcuts.merge or shortcuts.prune or shortcuts.side or shortcuts.attention):
+            raise InvalidValue(f"kernels {self.kernels} with fewer tokens or another way to look: one of them")
+        if self.kernels and self.heads < 1:
+            raise InvalidValue(f"kernels {self.kernels} and heads {self.heads:g}: one of them")

@@ -18,12 +18,13 @@ MAIN, SMALL, STAGE = "main", "small", "stage"
 
 def tower_of(options: Options, graphs: Mapping[str, Graph]) -> Tower:
     """The tower that `options` describe, of the graphs that were made for them."""
+    main: Tower
     if options.exits:
         stages = [graphs[f"{STAGE}{index}"] for index in range(len(options.exits) + 1)]
-        return Exiting(stages, options.exit_sureness)
-    if options.small_side:
-        return Routed(graphs[SMALL], graphs[MAIN], options.small_bits)
-    return Single(graphs[MAIN])
+        main = Exiting(stages, options.exit_sureness)
+    else:
+        main = Single(graphs[MAIN])
+    return Routed(Single(graphs[SMALL]), main, options.small_bits) if options.small_side else main
 
 
 class Single:
@@ -37,10 +38,10 @@ class Single:
 
 
 class Routed:
-    """Images with up to `bits` of detail go to the graph that sees them small, the others to the full one."""
+    """Images with up to `bits` of detail go to the tower that sees them small, the others to the full one."""
 
-    def __init__(self, small: Graph, main: Graph, bits: float) -> None:
-        self._small, self._main, self._bits = small, main, bits
+    def __init__(self, small: Tower, main: Tower, bits: float) -> None:
+        self.small, self.main, self._bits = small, main, bits
         self.went_small = 0
         """How many images were seen small."""
 
@@ -48,10 +49,10 @@ class Routed:
         is_small = np.array([detail_bits(picture) <= self._bits for picture in pixels])
         self.went_small += int(is_small.sum())
         if is_small.all():
-            return self._small.run(pixels)[0]
+            return self.small(pixels)
         if not is_small.any():
-            return self._main.run(pixels)[0]
-        small, main = self._small.run(pixels[is_small])[0], self._main.run(pixels[~is_small])[0]
+            return self.main(pixels)
+        small, main = self.small(pixels[is_small]), self.main(pixels[~is_small])
         features = np.empty((len(pixels), *main.shape[1:]), np.float32)
         features[is_small], features[~is_small] = small, main
         return features

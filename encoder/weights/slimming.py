@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from ..vit import Attention, Block, VisionTransformer
 
 STEP = 0.1
 _RIDGE = 1e-4
+_SUMMED = 2048  # tokens whose products are summed in float32
 
 Importance = Callable[[Attention, Tensor], Tensor]
 """An attention layer and its inputs (images, tokens, dim) to a number for each head."""
@@ -102,6 +104,10 @@ def heads_of(attention: Attention, tokens: Tensor) -> Tensor:
 def _cut_heads(
     attention: Attention, tokens: Tensor, wanted: Tensor, keep: int, importance: Importance, is_recovered: bool
 ) -> None:
+    if attention.heads <= keep:
+        return
+    with torch.no_grad():
+        products = _Products.of(heads_of(attention, tokens).flatten(2), wanted)
     while attention.heads > keep:
         step = max(1, round(STEP * attention.heads))
         left = max(keep, attention.heads - step)
@@ -112,38 +118,71 @@ def _cut_heads(
         attention.query_key_value = _rows(attention.query_key_value, torch.cat([rows, third + rows, 2 * third + rows]))
         attention.out = _columns(attention.out, rows)
         attention.heads = left
+        products = products.only(rows)
         if is_recovered:
-            with torch.no_grad():
-                _refit(attention.out, heads_of(attention, tokens).flatten(2), wanted)
+            products.refit(attention.out)
 
 
 def _cut_channels(mlp: nn.Sequential, tokens: Tensor, keep: int, is_recovered: bool) -> None:
     first, activation, last = mlp
     assert isinstance(first, nn.Linear)
     assert isinstance(last, nn.Linear)
+    if first.out_features <= keep:
+        return
     with torch.no_grad():
-        wanted = mlp(tokens)
+        inner = activation(first(tokens))
+        products = _Products.of(inner, mlp(tokens))
+        active = inner.flatten(0, -2).square().mean(dim=0).sqrt()
         while first.out_features > keep:
             left = max(keep, first.out_features - max(1, round(STEP * first.out_features)))
             # What a channel adds: how active it is, times how much is made of it.
-            active = activation(first(tokens)).flatten(0, 1).square().mean(dim=0).sqrt() * last.weight.norm(dim=0)
-            best = active.topk(left).indices.sort()[0]
+            best = (active * last.weight.norm(dim=0)).topk(left).indices.sort()[0]
             first, last = _rows(first, best), _columns(last, best)
+            active, products = active[best], products.only(best)
             if is_recovered:
-                _refit(last, activation(first(tokens)), wanted)
+                products.refit(last)
     mlp[0], mlp[2] = first, last
 
 
-def _refit(layer: nn.Linear, inputs: Tensor, wanted: Tensor) -> None:
-    """Ridge regression of what is missing, shrunk towards the weights as they are."""
-    x = inputs.flatten(0, -2).double()
-    x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
-    missing = (wanted - layer(inputs)).flatten(0, -2).double()
-    gram = x.T @ x
-    gram += _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
-    change = torch.linalg.solve(gram, x.T @ missing)
-    layer.weight.add_(change[:-1].T.float())
-    layer.bias.add_(change[-1].float())
+class _Products(NamedTuple):
+    """All that a linear layer's least squares want to know of its inputs: summed once, since those left do not change.
+
+    With a one for the bias as the last input, in float64.
+    """
+
+    inputs: Tensor
+    """Inputs by inputs, (in + 1, in + 1)"""
+    wanted: Tensor
+    """Inputs by what the layer is to make of them, (in + 1, out)"""
+
+    @classmethod
+    def of(cls, inputs: Tensor, wanted: Tensor) -> _Products:
+        """Of inputs (..., in) and what is wanted (..., out)."""
+        x, y = inputs.flatten(0, -2), wanted.flatten(0, -2)
+        x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        # Products in float32, which is a quarter of the time, and sums of them in float64.
+        chunks = zip(torch.split(x, _SUMMED), torch.split(y, _SUMMED), strict=True)
+        by_inputs = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+        by_wanted = x.new_zeros(x.shape[1], y.shape[1], dtype=torch.float64)
+        for a, b in chunks:
+            by_inputs += a.T @ a
+            by_wanted += a.T @ b
+        return cls(by_inputs, by_wanted)
+
+    def only(self, kept: Tensor) -> _Products:
+        """Those of some of the inputs, and the one."""
+        places = torch.cat([kept, kept.new_tensor([len(self.inputs) - 1])])
+        return _Products(self.inputs[places][:, places], self.wanted[places])
+
+    def refit(self, layer: nn.Linear) -> None:
+        """Ridge regression of what `layer` misses, shrunk towards the weights as they are."""
+        with torch.no_grad():
+            weights = torch.cat([layer.weight.T, layer.bias[None]]).double()
+            missing = self.wanted - self.inputs @ weights
+            ridge = _RIDGE * self.inputs.diagonal().mean() * torch.eye(len(self.inputs), dtype=torch.float64)
+            change = torch.linalg.solve(self.inputs + ridge, missing)
+            layer.weight.add_(change[:-1].T.float())
+            layer.bias.add_(change[-1].float())
 
 
 def _rows(layer: nn.Linear, rows: Tensor) -> nn.Linear:

@@ -9,17 +9,17 @@ import torch
 from edgecache.encoder import candidates
 from edgecache.encoder.attention import hybrid
 from edgecache.encoder.bench_command import Bench
-from edgecache.encoder.build import build
+from edgecache.encoder.build import build, fitted
 from edgecache.encoder.depth.exits import layer_agreement
 from edgecache.encoder.depth.gates import GatedVit, agreeing_blocks, train_gates
 from edgecache.encoder.options import PRECISIONS, Options
 from edgecache.encoder.runtimes import Runtime
-from edgecache.encoder.runtimes.torch_graph import TorchGraph
-from edgecache.encoder.shortcuts import Shortcuts
+from edgecache.encoder.shortcuts import Shortcuts, Slim
 from edgecache.encoder.tokens.sampling import Sampled
-from edgecache.encoder.towers import Tower
+from edgecache.encoder.towers import MAIN
 from edgecache.encoder.vit import VisionTransformer
 from edgecache.encoder.weights import factors, numbers, sensitivity, slimming
+from edgecache.encoder.weights.slim import FITTED_TOKENS
 from torch import Tensor
 
 Change = Callable[[VisionTransformer, Tensor], VisionTransformer]
@@ -28,7 +28,9 @@ Change = Callable[[VisionTransformer, Tensor], VisionTransformer]
 Make = Callable[[Bench], torch.nn.Module]
 """A module that maps pixels to features, for what only torch can run."""
 
-FITTED_WEIGHTS_IMAGES = 96  # least squares over tokens: 64 of each image and more
+
+ASKED = (0.0, 0.9)
+"""What is asked of those who leave early or are seen small: as much as of all, and less."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,14 @@ class Case:
     what: str = ""
     """What `change` or `make` does."""
     make: Make | None = None
+    cosine_min: float = 0.0
+    """What those who leave early or are seen small have in the mean, where it is not what all are asked for."""
 
     @property
     def name(self) -> str:
         """As it stands in the table."""
-        return f"{self.options}, {self.what}" if self.what else str(self.options)
+        asked = f"at {self.cosine_min:g}" if self.cosine_min else ""
+        return ", ".join(part for part in (str(self.options), self.what, asked) if part)
 
 
 def alone(installed: Sequence[Runtime], only: Sequence[str]) -> list[Case]:
@@ -81,7 +86,9 @@ def on(best: Options, work: Bench) -> list[Case]:
     side = "1.6-3.6 × fewer products, with a cascade (Wang et al., 2021)"
     cases = [Case("smaller input", side, cut(side=pixels)) for pixels in candidates.sides(shape)]
     cases += [
-        Case("adaptive input resolution", side, replace(cut(), small_side=pixels)) for pixels in candidates.sides(shape)
+        Case("adaptive input resolution", side, replace(cut(), small_side=pixels), cosine_min=asked)
+        for pixels in candidates.sides(shape)
+        for asked in ASKED
     ]
     cases += [Case("token merging", tome, cut(merge=count)) for count in candidates.merges(shape)]
     cases += [Case("token merging", tome, replace(best, shortcuts=Shortcuts(merge=candidates.merges(shape)[-1])))]
@@ -91,7 +98,11 @@ def on(best: Options, work: Bench) -> list[Case]:
         Case("token pruning, by norm", norm, cut(prune=schedule, prune_by="norm")) for schedule in (gentle, quarter)
     ]
     exits = "1.8 × (LGViT, Xu et al., 2023, trained)"
-    cases += [Case("early exit", exits, replace(cut(), exits=after)) for after in candidates.exits_of(shape.depth)]
+    cases += [
+        Case("early exit", exits, replace(cut(), exits=after), cosine_min=asked)
+        for after in candidates.exits_of(shape.depth)
+        for asked in ASKED
+    ]
     skip = "20 % less at no loss, trained (BlockDrop, Wu et al., 2018)"
     agreeing = agreeing_blocks(layer_agreement(work.model, torch.from_numpy(work.fitted.pixels[:64])))
     for blocks in sorted({agreeing, *(tuple(sorted(work.least_needed[:count])) for count in (1, shape.depth // 6))}):
@@ -113,11 +124,36 @@ def on(best: Options, work: Bench) -> list[Case]:
     ]
     cases += weights(best, work)
     cases += branching(work)
-    cases += [
-        Case("together", "no figure", candidates.on(options, best.runtime, best.precision))
-        for options in candidates.combinations(shape)
-    ]
+    cases += together(best, work)
     return cases
+
+
+def together(best: Options, work: Bench) -> list[Case]:
+    """Techniques that go together, without and with what is decided image by image."""
+    shape = work.model.shape
+    few, some, *_ = candidates.merges(shape)
+    large, small = candidates.sides(shape)
+    exits = candidates.exits_of(shape.depth)[0]
+    slim = Slim(channels=0.75)
+
+    def cut(asked: float = 0.0, **cuts: object) -> Case:
+        merge = cuts.pop("merge", 0)
+        shortcuts = Shortcuts(merge=merge, side=cuts.pop("side", 0), is_bridged=True)  # type: ignore[arg-type]
+        options = replace(best, shortcuts=shortcuts, **cuts)  # type: ignore[arg-type]
+        return Case("together", "no figure", options, cosine_min=asked)
+
+    made = [
+        cut(merge=few, slim=slim),
+        cut(merge=some, slim=slim),
+        cut(merge=few, side=large),
+        cut(merge=some, side=small),
+    ]
+    for asked in ASKED:
+        made += [cut(asked, merge=merge, exits=exits) for merge in (few, some)]
+        made += [cut(asked, merge=few, small_side=side) for side in (large, small)]
+        made += [cut(asked, merge=few, exits=exits, small_side=side) for side in (large, small)]
+    made += [cut(ASKED[-1], merge=some, exits=exits, small_side=small, slim=slim)]
+    return made
 
 
 def weights(best: Options, work: Bench) -> list[Case]:
@@ -126,25 +162,27 @@ def weights(best: Options, work: Bench) -> list[Case]:
     def changed(technique: str, says: str, what: str, change: Change, options: Options = best) -> Case:
         return Case(technique, says, options, change, what)
 
-    def slim(heads: float, channels: float, importance: slimming.Importance = slimming.head_norms) -> Change:
-        return lambda model, pixels: slimming.slimmed(
-            model, pixels, heads=heads, channels=channels, importance=importance
-        )
+    def slim(technique: str, says: str, slim: Slim) -> Case:
+        return Case(technique, says, replace(best, slim=slim))
+
+    def heads_by(importance: slimming.Importance) -> Change:
+        return lambda model, pixels: slimming.slimmed(model, pixels, heads=2 / 3, importance=importance)
 
     plain = Options()
     channels = "5 × at 0.3 % more errors (VGG-16; He et al., 2017)"
     heads = "20-40 % of heads at no noticeable loss (Michel et al., 2019)"
     cases = [
-        changed("pruning: channels", channels, "3/4 of the channels", slim(1.0, 0.75)),
-        changed("pruning: channels", channels, "half of the channels", slim(1.0, 0.5)),
-        changed("pruning: heads, by norm", heads, "2/3 of the heads", slim(0.67, 1.0)),
-        changed("pruning: heads, by gradient", heads, "2/3 of the heads", slim(0.67, 1.0, slimming.head_gradients)),
-        changed("pruning: heads, by entropy", heads, "2/3 of the heads", slim(0.67, 1.0, slimming.head_entropies)),
+        slim("pruning: channels", channels, Slim(channels=0.75)),
+        slim("pruning: channels", channels, Slim(channels=0.5)),
+        slim("pruning: heads, by norm", heads, Slim(heads=2 / 3)),
+        changed("pruning: heads, by gradient", heads, "2/3 of the heads", heads_by(slimming.head_gradients)),
+        changed("pruning: heads, by entropy", heads, "2/3 of the heads", heads_by(slimming.head_entropies)),
     ]
     rank = "2 × at 1 point (convolutions; Denton et al., 2014)"
-    cases += [
-        changed("low-rank factors", rank, f"{share:.0%} of the products", _low_rank(share)) for share in (0.75, 0.5)
-    ]
+    cases += [slim("low-rank factors", rank, Slim(rank=share)) for share in (0.75, 0.5)]
+    kernel = "0.6 points more (Swin-T, Pan et al., 2022, trained)"
+    first = tuple(sorted(work.least_needed[: max(1, work.model.shape.depth // 4)]))
+    cases.append(slim("a kernel for attention", kernel, Slim(kernels=first)))
     if work.model.shape.norms_last and not work.model.shape.norms_first:
         rms = "7-64 % less time (Zhang and Sennrich, 2019)"
         cases.append(changed("RMSNorm", rms, "same features", lambda m, _: factors.with_rms_norms(m), plain))
@@ -226,10 +264,6 @@ def _hybrid(error_max: float) -> Make:
     return make
 
 
-def _low_rank(share: float) -> Change:
-    return lambda model, _: factors.low_rank(model, share)
-
-
 def _sparse(share: float) -> Change:
     return lambda model, _: _vit(numbers.masked(model, lambda weight: numbers.magnitude_mask(weight, share)))
 
@@ -244,21 +278,17 @@ def _vit(model: torch.nn.Module) -> VisionTransformer:
     return model
 
 
-def tower_for(work: Bench, case: Case, cosine_min: float) -> tuple[Tower, float]:
-    """What maps pixels to features, and its megabytes."""
+def made_of(work: Bench, case: Case, cosine_min: float) -> tuple[Options, dict[str, bytes], dict[str, torch.nn.Module]]:
+    """The options with the thresholds that were found, and the graphs' files, or for torch its modules."""
     if case.make is not None:
-        module = case.make(work)
-        graph = TorchGraph(module)
-        return lambda pixels: graph.run(pixels)[0], _megabytes(module)
-    if case.change is None:
-        built = work.build(case.options, cosine_min)
-        model = work.model
-    else:
-        model = case.change(work.model, torch.from_numpy(work.fitted.pixels[:FITTED_WEIGHTS_IMAGES]))
-        built = build(model, case.options, work.fitted.pixels, plain=work.plain_fitted)
-    return built.tower, built.model_bytes / 1e6 or _megabytes(model)
-
-
-def _megabytes(module: torch.nn.Module) -> float:
-    held: int = sum(weight.numel() * weight.element_size() for weight in module.state_dict().values())
-    return held / 1e6
+        return case.options, {}, {MAIN: case.make(work)}
+    cosine_min = case.cosine_min or cosine_min
+    model, images, plain = work.model, work.fitted.pixels, work.plain_fitted
+    if case.change is not None:
+        tokens = model.shape.extra_tokens + model.shape.grid_side**2
+        model = case.change(model, torch.from_numpy(images[: max(1, FITTED_TOKENS // tokens)]))
+    if case.options.runtime is Runtime.TORCH:
+        options, modules = fitted(model, case.options, images, torch.from_numpy(plain), cosine_min)
+        return options, {}, modules
+    built = build(model, case.options, images, threads=1, cosine_min=cosine_min, plain=plain)
+    return built.options, built.files, {}

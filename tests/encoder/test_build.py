@@ -9,7 +9,7 @@ from edgecache.encoder.build import build, cosine_of, through
 from edgecache.encoder.options import Options, Precision
 from edgecache.encoder.runtimes import Array, Runtime
 from edgecache.encoder.shortcuts import Shortcuts
-from edgecache.encoder.towers import Routed
+from edgecache.encoder.towers import Exiting, Routed
 from edgecache.encoder.vit import VisionTransformer
 from edgecache.protocol.errors import InvalidValue
 
@@ -89,5 +89,15 @@ def test_what_a_runtime_has_no_kernels_for_is_refused() -> None:
         Options(Runtime.ONNX, Precision.BFLOAT16)
     with pytest.raises(InvalidValue, match="torch in int8"):
         Options(Runtime.TORCH, Precision.INT8)
-    with pytest.raises(InvalidValue, match="one of them"):
-        Options(exits=(1,), small_side=24)
+
+
+def test_who_is_not_seen_small_may_still_leave_early(tiny_model: VisionTransformer, pictures: Array) -> None:
+    cuts = Shortcuts(merge=4, is_bridged=True)
+    options = Options(Runtime.ONNX, shortcuts=cuts, exits=(2,), exit_sureness=(-2.0,), small_side=24, small_bits=2.5)
+    tower = build(tiny_model, options, pictures).tower
+    assert isinstance(tower, Routed)
+    assert isinstance(tower.main, Exiting)
+    wall, noise = np.zeros((1, 3, 32, 32), np.float32), np.random.default_rng(0).normal(size=(1, 3, 32, 32))
+    made = [tower(picture) for picture in (wall, noise.astype(np.float32))]
+    assert [features.shape for features in made] == [(1, 64, 192)] * 2
+    assert (tower.went_small, tower.main.left_at) == (1, [1, 0])
