@@ -35,6 +35,7 @@ from .versions import Current
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..protocol.frames import Buffer
     from .membership import Member, Membership
     from .removals import Removals
     from .ring import NodeId
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from .versions import Versions
 
 _LIST_HEADER_BYTES = 5  # MessagePack's for the longest list
+# Who is alive is told each node a dozen times. So many of these rumors are known again by their hash, undecoded.
+HEARD_MAX = 512
 # Rumors reach everybody in 2 s at 200 nodes: only what differs for longer than that has been missed.
 SETTLED_S = 3.0
 
@@ -76,6 +79,8 @@ class Gossip:
         self._digest = b""
         self._changed_at = 0.0
         self._exchanged: dict[NodeId, tuple[bytes, bytes]] = {}
+        self._heard: dict[int, None] = {}
+        self._forgotten = 0
 
     # -- what is told -------------------------------------------------------------------------------------------
 
@@ -106,9 +111,12 @@ class Gossip:
     def state(self) -> messages.State:
         """All that this node knows; of the members as many as a message holds, and the next ones the next time."""
         encoders = [messages.Encoder(known.name, known.version, known.fingerprint) for known in self._versions.known()]
+        members = self._membership.described()
+        state = messages.State(members, encoders, self.current())
+        if len(messages.encode(state)) <= HEAD_BYTES_MAX:
+            return state
         state = messages.State([], encoders, self.current())
         room_bytes = HEAD_BYTES_MAX - len(messages.encode(state)) - _LIST_HEADER_BYTES
-        members = self._membership.described()
         first = self._told_until if self._told_until < len(members) else 0
         for member in members[first:] + members[:first]:
             room_bytes -= len(messages.encode(member))
@@ -146,8 +154,30 @@ class Gossip:
 
     # -- what is heard ------------------------------------------------------------------------------------------
 
+    def hear_encoded(self, now: float, encoded: Sequence[Buffer]) -> Heard | None:
+        """Take in what came beside a message; None if that was all heard before.
+
+        RemoteProtocolError for what no correct peer says.
+        """
+        if self._forgotten != self._membership.forgotten:  # of whom nothing is known, all is news
+            self._forgotten = self._membership.forgotten
+            self._heard.clear()
+        hashes = [xxhash.xxh3_64_intdigest(rumor) for rumor in encoded]
+        unheard = [(number, rumor) for number, rumor in zip(hashes, encoded, strict=True) if number not in self._heard]
+        if not unheard:
+            return None
+        rumors = [messages.decode_rumor(rumor) for _, rumor in unheard]
+        heard = self.hear(now, rumors)
+        for (number, _), rumor in zip(unheard, rumors, strict=True):
+            # A claim that somebody is alive changes nothing, once it was heard of somebody who is known.
+            if isinstance(rumor, Alive) and self._membership.get(rumor.id) is not None:
+                self._heard[number] = None
+        while len(self._heard) > HEARD_MAX:
+            del self._heard[next(iter(self._heard))]
+        return heard
+
     def hear(self, now: float, rumors: Sequence[Rumor]) -> Heard:
-        """Take in what came beside a message; RemoteProtocolError for what no correct peer says."""
+        """Take in rumors; RemoteProtocolError for what no correct peer says."""
         heard = Heard()
         for rumor in rumors:
             match rumor:

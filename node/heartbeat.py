@@ -149,8 +149,8 @@ class Heartbeat:
         now = self._loop.time()
         try:
             said, rumors, news = messages.decode_datagram(data)
-            if rumors:
-                self._on_heard(self._gossip.hear(now, rumors))
+            if rumors and (heard := self._gossip.hear_encoded(now, rumors)) is not None:
+                self._on_heard(heard)
             if news is not None:
                 self._heard_news(said, news)
         except RemoteProtocolError as error:

@@ -81,6 +81,7 @@ def present_addresses() -> list[InterfaceAddress]:
 
 
 @lru_cache(maxsize=1024)  # asked of every member whenever it is told of, and parsing takes 8 µs
+@lru_cache(1024)  # asked of every member each time that all are told of
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens on `host`, an address or a name."""
     try:

@@ -35,10 +35,13 @@ GIVE_UP_AFTER_S = 3600.0
 STRANGERS_MAX = 256
 STRANGERS_AT_ONCE = 8
 REMEMBERED_AT_ONCE = 4  # apart from the others: a device that was moved remembers many that are not here
-# Everybody hears a newcomer announce itself. The more members there are, the longer each waits whether another, who
-# called it first, tells of it.
-MEET_SPREAD_S = 0.02
-MEET_SPREAD_MAX_S = 5.0
+# A newcomer hears everybody announce himself. It calls a few at once, and the others in turn, until one has told it of
+# them.
+MEET_AT_ONCE = 2
+MEET_GAP_S = 0.02
+# And everybody hears it. Members wait whether one of them tells of it, which 300 hear in a second: so few call it.
+MEET_SPREAD_S = 0.1  # for each member
+MEET_SPREAD_MAX_S = 30.0
 SEED_CHECKED_S = 30.0
 # Open connections kept, the longest unused closed first. 5 KB each; a new one costs a round trip or two, and with TLS
 # 2 ms of processor time on each side.
@@ -62,7 +65,16 @@ class _Stranger:
     is_remembered: bool
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     met: NodeId = ""
+    timer: asyncio.TimerHandle | None = None
+    """Until the first call is due: most are told of by others before."""
     task: asyncio.Task[None] | None = None
+
+    def give_up(self) -> None:
+        """Call no more."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
 
 class Links:
@@ -119,7 +131,19 @@ class Links:
             return
         stranger = _Stranger(sighting, is_seed, is_remembered)
         self._strangers[sighting.address] = stranger
-        stranger.task = asyncio.ensure_future(self._meet(stranger))
+        spread_s = 0.0 if is_seed else self._spread_s()
+        if spread_s:
+            loop = asyncio.get_running_loop()
+            stranger.timer = loop.call_later(self._rng.uniform(0.0, spread_s), self._start_meeting, stranger)
+        else:
+            self._start_meeting(stranger)
+
+    def _start_meeting(self, stranger: _Stranger) -> None:
+        stranger.timer = None
+        if self._is_met(stranger):
+            del self._strangers[stranger.sighting.address]
+        else:
+            stranger.task = asyncio.ensure_future(self._meet(stranger))
 
     def _is_known(self, sighting: Sighting) -> bool:
         """Whether that is this node, or a member that is well."""
@@ -135,9 +159,9 @@ class Links:
     def _make_room(self) -> bool:
         """Give up the stranger that has been one for longest."""
         given_up = next((stranger for stranger in self._strangers.values() if not stranger.is_seed), None)
-        if given_up is None or given_up.task is None:
+        if given_up is None:
             return False
-        given_up.task.cancel()
+        given_up.give_up()
         del self._strangers[given_up.sighting.address]
         return True
 
@@ -146,9 +170,6 @@ class Links:
         loop = asyncio.get_running_loop()
         redial_s, began_at = REDIAL_FIRST_S, loop.time()
         try:
-            if not stranger.is_seed and self._membership.in_ring_ids:
-                spread_s = min(MEET_SPREAD_MAX_S, MEET_SPREAD_S * self._membership.size)
-                await asyncio.sleep(self._rng.uniform(0.0, spread_s))
             while not self._is_closed and (stranger.is_seed or loop.time() - began_at < GIVE_UP_AFTER_S):
                 async with self._at_once[stranger.is_remembered]:
                     is_met = self._is_met(stranger) or await self._dial_stranger(stranger)
@@ -167,6 +188,12 @@ class Links:
         finally:
             if self._strangers.get(stranger.sighting.address) is stranger:
                 del self._strangers[stranger.sighting.address]
+
+    def _spread_s(self) -> float:
+        """How long a stranger waits to be called, at most: perhaps another tells of it."""
+        if self._membership.in_ring_ids:
+            return min(MEET_SPREAD_MAX_S, MEET_SPREAD_S * self._membership.size)
+        return max(0, len(self._strangers) - MEET_AT_ONCE) * MEET_GAP_S
 
     def _is_met(self, stranger: _Stranger) -> bool:
         if stranger.met:
@@ -365,6 +392,8 @@ class Links:
     async def close(self) -> None:
         """End every connection and dial no more."""
         self._is_closed = True
+        for stranger in self._strangers.values():
+            stranger.give_up()
         tasks: list[asyncio.Task[None] | asyncio.Task[Link | None]] = [
             *(stranger.task for stranger in self._strangers.values() if stranger.task is not None),
             *self._dialling.values(),

@@ -106,6 +106,8 @@ class Membership:
         """The members that hold keys, in no useful order: to draw from."""
         self.gone_ids: list[NodeId] = []
         """The members that are dead; not those that left."""
+        self.forgotten = 0
+        """Counts members that were."""
         self._rumors = rumors
         self._tells_loopback = tells_loopback
         self._self: Alive | None = None
@@ -405,6 +407,7 @@ class Membership:
         self._take_out(member)
         self._rumors.drop(member.id)
         del self._members[member.id]
+        self.forgotten += 1
 
     def _make_room(self) -> bool:
         """Forget the longest gone member, if any is gone."""

@@ -14,6 +14,8 @@ import math
 TOLD_FACTOR = 4
 RUMORS_MAX = 1024
 RUMOR_BYTES_MAX = 1200
+# Most have one size: after so many for which a message has no room left, it is as good as full.
+MISFITS_MAX = 4
 
 
 class Rumors:
@@ -46,13 +48,15 @@ class Rumors:
         """The rumors for one message to one of `members`, at most `room_bytes` together; each counts as told once."""
         times_max = TOLD_FACTOR * math.ceil(math.log10(members + 1))
         taken: list[tuple[str, int]] = []
-        for times, told in enumerate(self._told):
-            for subject in told:
-                if (size := len(self._rumors[subject])) <= room_bytes:
-                    room_bytes -= size
-                    taken.append((subject, times))
-            if room_bytes < 16:  # less than any rumor has
-                break
+        misfits = 0
+        for subject, times in ((subject, times) for times, told in enumerate(self._told) for subject in told):
+            if (size := len(self._rumors[subject])) <= room_bytes:
+                room_bytes -= size
+                taken.append((subject, times))
+            else:
+                misfits += 1
+                if misfits >= MISFITS_MAX:
+                    break
         rumors = [self._rumors[subject] for subject, _ in taken]
         for subject, times in taken:
             del self._told[times][subject]

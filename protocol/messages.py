@@ -6,13 +6,18 @@ guess when it is decoded. Structs are arrays in MessagePack: a field may be adde
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 import msgspec
 from msgspec import Meta
 
 from .coding import PACE_MAX
 from .errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .frames import Buffer
 
 PROTOCOL_VERSION: Final = 1
 
@@ -505,17 +510,11 @@ class ListNews(msgspec.Struct, frozen=True, array_like=True):
     changes: Changes | None = None
 
 
-class _Datagram(msgspec.Struct, frozen=True, array_like=True):
-    said: Said
-    rumors: list[Rumor] = []
-    news: ListNews | None = None
-
-
-class _Packed(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """A _Datagram whose rumors are encoded already: each is told many times."""
+class _Datagram(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """Its rumors are encoded for themselves: each is told, and heard, many times."""
 
     said: Said
-    rumors: list[msgspec.Raw]
+    rumors: list[msgspec.Raw] = []
     news: ListNews | None = None
 
 
@@ -548,6 +547,7 @@ _decoders: Final[dict[int, msgspec.msgpack.Decoder[Any]]] = {
     kind: msgspec.msgpack.Decoder(message) for kind, message in MESSAGES.items()
 }
 _datagrams: Final = msgspec.msgpack.Decoder(_Datagram)
+_rumors: Final[msgspec.msgpack.Decoder[Rumor]] = msgspec.msgpack.Decoder(Rumor)
 
 
 def encode(message: Message | Member | Rumor) -> bytes:
@@ -566,7 +566,7 @@ def decode(kind: int, head: bytes | memoryview) -> Message:
 
 def encode_datagram(said: Said, rumors: list[bytes], news: ListNews | None = None) -> bytes:
     """One datagram; `rumors` are encoded (`encode`) and small enough (`rumors_room`)."""
-    return _encoder.encode(_Packed(said, [msgspec.Raw(rumor) for rumor in rumors], news))
+    return _encoder.encode(_Datagram(said, [msgspec.Raw(rumor) for rumor in rumors], news))
 
 
 def rumors_room(said: Said, news: ListNews | None = None) -> int:
@@ -574,10 +574,21 @@ def rumors_room(said: Said, news: ListNews | None = None) -> int:
     return DATAGRAM_BYTES_MAX - len(_encoder.encode(said)) - len(_encoder.encode(news)) - 4  # two array headers
 
 
-def decode_datagram(data: bytes) -> tuple[Said, list[Rumor], ListNews | None]:
-    """What was said, and what stands beside it; RemoteProtocolError when `data` is no datagram."""
+def decode_datagram(data: bytes) -> tuple[Said, Sequence[msgspec.Raw], ListNews | None]:
+    """What was said, and what stands beside it; RemoteProtocolError when `data` is no datagram.
+
+    The rumors are encoded still (`decode_rumor`).
+    """
     try:
         datagram = _datagrams.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"datagram that does not decode: {error}") from None
     return datagram.said, datagram.rumors, datagram.news
+
+
+def decode_rumor(encoded: Buffer) -> Rumor:
+    """One of the rumors of a datagram; RemoteProtocolError when it is none."""
+    try:
+        return _rumors.decode(encoded)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteProtocolError(f"rumor that does not decode: {error}") from None

@@ -204,11 +204,10 @@ class Cluster:
 
     def has_met(self) -> bool:
         """Whether every node that runs hears every other, and takes none of the others for alive."""
-        running = {node.id for index, node in enumerate(self.nodes) if self.is_running(index)}
-        return all(
-            {m.id for m in node.membership.all() if m.state is State.ALIVE} == running - {node.id}
-            for index, node in enumerate(self.nodes)
-            if self.is_running(index)
+        running = [node for index, node in enumerate(self.nodes) if self.is_running(index)]
+        ids = {node.id for node in running}
+        return all(node.membership.size == len(running) for node in running) and all(
+            {m.id for m in node.membership.all() if m.state is State.ALIVE} == ids - {node.id} for node in running
         )
 
     def has_told(self) -> bool:

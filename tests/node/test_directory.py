@@ -229,7 +229,9 @@ def test_a_datagram_with_news_holds_no_more_than_one_may() -> None:
     room = messages.rumors_room(probe, news)
     assert room > 400
     said = messages.encode_datagram(probe, [messages.encode(messages.Suspected("z", 0, "y"))], news)
-    assert messages.decode_datagram(said) == (probe, [messages.Suspected("z", 0, "y")], news)
+    what, rumors, beside = messages.decode_datagram(said)
+    assert (what, beside) == (probe, news)
+    assert [messages.decode_rumor(rumor) for rumor in rumors] == [messages.Suspected("z", 0, "y")]
     assert messages.decode_datagram(messages.encode_datagram(probe, [])) == (probe, [], None)
     too_long = ListNews(2**62, 0, Changes(2**62, bytes(messages.CHANGES_BYTES_MAX + 4), b""))
     with pytest.raises(RemoteProtocolError):

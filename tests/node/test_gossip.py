@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 from edgecache.node.gossip import SETTLED_S, Gossip
-from edgecache.node.membership import Membership, State
+from edgecache.node.membership import GONE_REMEMBERED_S, Membership, State
 from edgecache.node.removals import Removals
 from edgecache.node.rumors import Rumors
 from edgecache.node.sightings import Sighting
@@ -15,7 +16,7 @@ from edgecache.protocol import messages
 from edgecache.protocol.errors import RemoteProtocolError
 from edgecache.protocol.frames import HEAD_BYTES_MAX
 from edgecache.protocol.keys import EncoderIdentity
-from edgecache.protocol.messages import Alive, News, NowCurrent, Suspected
+from edgecache.protocol.messages import Alive, Gone, News, NowCurrent, Suspected
 
 MINE = EncoderIdentity.declared("mine", "1")
 
@@ -32,8 +33,12 @@ class Room:
         self.removals = Removals(random.Random(node))
         self.gossip = Gossip(self.membership, self.versions, self.removals, self.rumors)
 
+    def encoded(self, to: str | None = None) -> Sequence[bytes | memoryview]:
+        said = messages.encode_datagram(News(), self.gossip.beside(News(), to))
+        return [memoryview(rumor) for rumor in messages.decode_datagram(said)[1]]
+
     def says(self, to: str | None = None) -> list[messages.Rumor]:
-        return messages.decode_datagram(messages.encode_datagram(News(), self.gossip.beside(News(), to)))[1]
+        return [messages.decode_rumor(rumor) for rumor in self.encoded(to)]
 
 
 def hello(node: str) -> messages.Hello:
@@ -66,6 +71,34 @@ def test_what_one_knows_the_other_knows_after_its_rumors() -> None:
     assert heard.outdated == ["mine"]
     assert other.versions.known() == [MINE]
     assert NowCurrent("mine", "2", 1) in other.says()  # and tells it on
+
+
+def test_a_rumor_that_was_heard_before_is_no_news_unless_it_might_be() -> None:
+    one, other = Room("a", "c"), Room("b")
+    alive = one.encoded()
+    gone = [messages.encode(Gone("c", 0, False))]
+    heard = other.gossip.hear_encoded(1.0, gone)
+    assert heard is not None
+    assert heard.changed == []  # of nobody whom it knows
+    heard = other.gossip.hear_encoded(1.0, alive)
+    assert heard is not None
+    assert sorted(member.id for member in heard.changed) == ["a", "c"]
+    assert other.gossip.hear_encoded(2.0, alive) is None
+    heard = other.gossip.hear_encoded(2.0, [*alive, *gone])
+    assert heard is not None
+    assert [(member.id, member.state) for member in heard.changed] == [("c", State.DEAD)]
+    other.membership.tick(2.0 + GONE_REMEMBERED_S)
+    assert other.membership.get("c") is None
+    heard = other.gossip.hear_encoded(3.0 + GONE_REMEMBERED_S, alive)
+    assert heard is not None
+    assert [member.id for member in heard.changed] == ["c"]
+
+
+def test_of_rumors_that_do_not_decode_none_is_taken() -> None:
+    one, other = Room("a", "c"), Room("b")
+    with pytest.raises(RemoteProtocolError):
+        other.gossip.hear_encoded(1.0, [*one.encoded(), b"\x93nonsense"])
+    assert other.membership.all() == []
 
 
 def test_what_is_known_already_is_no_news() -> None:

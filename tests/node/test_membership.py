@@ -48,7 +48,8 @@ def the(membership: Membership, node: str = "b") -> Member:
 
 def told(membership: Membership) -> list[messages.Rumor]:
     rumors = membership._rumors.take(100_000, 200)
-    return messages.decode_datagram(messages.encode_datagram(messages.News(), rumors))[1]
+    encoded = messages.decode_datagram(messages.encode_datagram(messages.News(), rumors))[1]
+    return [messages.decode_rumor(rumor) for rumor in encoded]
 
 
 # -- one order for all claims ----------------------------------------------------------------------------------------

@@ -29,6 +29,19 @@ def copies(cluster: Cluster, key: FeatureKey, *, without: int | None = None) -> 
     return sum(key.packed in node.store for index, node in enumerate(cluster.nodes) if index != without)
 
 
+# -- meeting ------------------------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_newcomer_calls_a_few_and_is_called_by_few() -> None:
+    async with Cluster(60) as cluster:
+        dialled = sum(node.counters()["peer_connections"] for node in cluster.nodes) // 2
+        assert dialled < 60 * 12  # of the 59 others that each has met
+        newcomer = await cluster.join()
+        await cluster.until(cluster.has_met, 5.0)
+        assert newcomer.counters()["peer_connections"] <= 12
+
+
 # -- get ----------------------------------------------------------------------------------------------------------
 
 
