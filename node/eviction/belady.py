@@ -55,6 +55,9 @@ class Belady(Generic[Key]):
         """Forget `key`."""
         del self._held[key]
 
+    def resize(self, capacity: int) -> None:
+        """Nothing hangs on it."""
+
     def check(self) -> None:
         """Assert that each entry is in the heap under its next use, and that the heap is bounded."""
         known = {(self._future[since], -next_use) for next_use, since in self._heap}

@@ -117,6 +117,9 @@ class ForecastLRUK(Generic[Key]):
         """Forget `key` and its history."""
         self._last[self._slots.release(key)] = 0
 
+    def resize(self, capacity: int) -> None:
+        """Nothing hangs on it: all times go by the entries."""
+
     def check(self) -> None:
         """Assert that slots and keys agree, and that the history is bounded."""
         self._slots.check()
@@ -160,7 +163,7 @@ class ForecastLRUK(Generic[Key]):
 
     def _release(self, slot: int) -> Key:
         """The key in `slot` is held no longer, and remembered."""
-        key = cast(Key, self._slots.keys[slot])
+        key = self._slots.keys[slot]
         entries = len(self._slots.numbers)
         if entries > self._held_max or not self._ghosts.sets:
             self._held_max = max(self._held_max, entries)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic
+from typing import Generic, cast
 
 from .policy import NO_FACTS, Facts, Key
 from .sized_queue import SizedQueue
@@ -33,29 +33,33 @@ class LIRS(Generic[Key]):
     """
 
     def __init__(self, capacity: int, hir_share: float = HIR_SHARE, ghost_capacities: float = GHOST_CAPACITIES) -> None:
-        self._lir_max = capacity - max(1, int(hir_share * capacity))
-        self._ghost_max = ghost_capacities * capacity
-        self._stack: OrderedDict[Key, None] = OrderedDict()  # oldest use first
-        self._lir: dict[Key, int] = {}
+        self._hir_share = hir_share
+        self._ghost_capacities = ghost_capacities
+        self._stack: OrderedDict[Key, int] = OrderedDict()  # oldest use first: the size of a LIR entry, else 0
+        self._lir_count = 0
         self._lir_size = 0
         self._hir: SizedQueue[Key] = SizedQueue()
         self._ghosts: SizedQueue[Key] = SizedQueue()  # all of them are on the stack
+        self.resize(capacity)
 
     def __len__(self) -> int:
-        return len(self._lir) + len(self._hir)
+        return self._lir_count + len(self._hir)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._lir or key in self._hir
+        return key in self._hir or self._stack.get(cast(Key, key), 0) > 0
 
     def hit(self, key: Key) -> None:
         """Renew `key` on the stack; a HIR entry that was on it becomes LIR."""
-        if key in self._lir:
-            self._stack.move_to_end(key)
-            self._prune()
-        elif key in self._stack:
+        stack = self._stack
+        on_stack = stack.get(key)
+        if on_stack:
+            stack.move_to_end(key)
+            if not stack[next(iter(stack))]:
+                self._prune()
+        elif on_stack is not None:
             self._promote(key, self._hir.take(key))
         else:
-            self._stack[key] = None
+            stack[key] = 0
             self._hir.renew(key)
 
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
@@ -66,7 +70,7 @@ class LIRS(Generic[Key]):
         elif self._lir_size + size <= self._lir_max:
             self._promote(key, size)
         else:
-            self._stack[key] = None
+            self._stack[key] = 0
             self._hir.push(key, size)
 
     def evict(self) -> Key:
@@ -76,56 +80,73 @@ class LIRS(Generic[Key]):
         key, size = self._hir.pop()
         if key in self._stack:
             self._ghosts.push(key, size)
-            while self._ghosts.size > self._ghost_max:
-                del self._stack[self._ghosts.pop()[0]]
+            self._bound_ghosts()
         return key
 
     def remove(self, key: Key) -> None:
         """Forget `key`."""
-        if key in self._lir:
-            self._lir_size -= self._lir.pop(key)
+        size = self._stack.pop(key, 0)
+        if size:
+            self._lir_count -= 1
+            self._lir_size -= size
         else:
             self._hir.take(key)
-        self._stack.pop(key, None)
         self._prune()
+
+    def resize(self, capacity: int) -> None:
+        """New shares: the oldest LIR entries make room, and the oldest ghosts go."""
+        self._lir_max = capacity - max(1, int(self._hir_share * capacity))
+        self._ghost_max = self._ghost_capacities * capacity
+        self._bound_lir()
+        self._bound_ghosts()
 
     def check(self) -> None:
         """Assert who is where, and that the stack ends in a LIR entry."""
-        assert not self._lir.keys() & {*self._hir, *self._ghosts}
+        lir = {key: size for key, size in self._stack.items() if size}
+        assert len(lir) == self._lir_count
+        assert not lir.keys() & {*self._hir, *self._ghosts}
         assert not {*self._hir} & {*self._ghosts}
-        assert self._lir.keys() | {*self._ghosts} <= self._stack.keys()
-        assert self._stack.keys() <= self._lir.keys() | {*self._hir, *self._ghosts}
-        assert not self._stack or next(iter(self._stack)) in self._lir
-        assert self._lir_size == sum(self._lir.values())
-        assert self._lir_size <= self._lir_max or len(self._lir) == 1
+        assert {*self._ghosts} <= self._stack.keys()
+        assert self._stack.keys() <= lir.keys() | {*self._hir, *self._ghosts}
+        assert not self._stack or self._stack[next(iter(self._stack))]
+        assert self._lir_size == sum(lir.values())
+        assert self._lir_size <= self._lir_max or self._lir_count == 1
         assert self._ghosts.size <= self._ghost_max
         self._hir.check()
         self._ghosts.check()
 
     def _promote(self, key: Key, size: int) -> None:
         """Make `key` LIR and the newest; the oldest LIR entries make room."""
-        self._stack[key] = None
+        self._stack[key] = size
         self._stack.move_to_end(key)
-        self._lir[key] = size
+        self._lir_count += 1
         self._lir_size += size
-        while self._lir_size > self._lir_max and len(self._lir) > 1:
-            self._demote()
+        self._bound_lir()
         self._prune()
+
+    def _bound_lir(self) -> None:
+        while self._lir_size > self._lir_max and self._lir_count > 1:
+            self._demote()
+
+    def _bound_ghosts(self) -> None:
+        while self._ghosts.size > self._ghost_max:
+            del self._stack[self._ghosts.pop()[0]]
 
     def _demote(self) -> None:
         """The oldest LIR entry becomes the newest of the HIR queue."""
-        key, _ = self._stack.popitem(last=False)
-        size = self._lir.pop(key)
+        key, size = self._stack.popitem(False)
+        self._lir_count -= 1
         self._lir_size -= size
         self._hir.push(key, size)
         self._prune()
 
     def _prune(self) -> None:
         """Take from the bottom of the stack all that is not LIR."""
-        while self._stack:
-            key = next(iter(self._stack))
-            if key in self._lir:
+        stack = self._stack
+        while stack:
+            key = next(iter(stack))
+            if stack[key]:
                 return
-            del self._stack[key]
+            del stack[key]
             if key in self._ghosts:
                 self._ghosts.take(key)

@@ -50,6 +50,9 @@ class EvictionPolicy(Protocol[Key]):
     def remove(self, key: Key) -> None:
         """`key`, which was held, is gone for reasons of its own: deleted, invalidated, replaced."""
 
+    def resize(self, capacity: int) -> None:
+        """The store's capacity is another from now on; where it holds more, it asks `evict` until it fits."""
+
     def check(self) -> None:
         """Assert that the bookkeeping agrees with itself, and that every bound holds."""
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from typing import cast
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .forecast_lru_k import ForecastLRUK
-from .frequency_sketch import key_digest
 from .lru import LRU
-from .policy import NO_FACTS, Facts, Key
+from .policy import NO_FACTS, EvictionPolicy, Facts, Key
 from .s3_fifo import S3FIFO, SMALL_SHARE, USES_MAX, USES_TO_MOVE
-from .shadow import Shadow
+from .shadow import Shadows
 from .slots import SLOT_BITS, StampedQueue, move_back
 
 # Shadows hold between so many entries and twice as many; what they hear of is a sample of the keys.
@@ -31,7 +30,7 @@ _GHOST_TURNOVERS = 2.0
 
 FORECAST, RECENCY, QUEUES = range(3)
 NAMES = ("forecast", "lru", "s3-fifo")
-_MAIN, _SAMPLED = USES_MAX + 1, 2 * (USES_MAX + 1)  # in an entry's flags, above its uses
+_MAIN = USES_MAX + 1  # in an entry's flags, above its uses
 
 
 class PredictiveLRUK(ForecastLRUK[Key]):
@@ -41,14 +40,13 @@ class PredictiveLRUK(ForecastLRUK[Key]):
     So it is one of three experts, with LRU for recency and S3-FIFO for popularity. The order of each is kept up for the
     entries held, which costs some 20 bytes for each: a change of leader changes who goes next, and throws nothing away.
 
-    What each expert is worth now, three shadows say: stores without payloads, for a sample of the keys and as many
-    times smaller (see `adaptive_lru_k.py`), in which nobody but one expert decides. The forecast's shadow asks the
-    model that the store itself teaches. Their hits, old ones faded, are compared once per turnover.
+    What each expert is worth now, three shadows say (`shadow.py`), in which nobody but one expert decides. The
+    forecast's shadow asks the model that the store itself teaches. Their hits, old ones faded, are compared once per
+    turnover.
     """
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
-        self._capacity = capacity
         self._leader = FORECAST
         self._uses = StampedQueue(self._last)
         self._flags = array("B")
@@ -57,12 +55,10 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         self._small = StampedQueue(self._queued)
         self._main = StampedQueue(self._queued)
         self._main_count = 0
-        self._shadows: tuple[Shadow[Key], ...] = ()  # none before the first eviction
-        self._sampled_sizes: dict[Key, int] = {}
-        self._sample_mask = 0
-        self._sampled_entries_max = 0
+        experts: Sequence[Callable[[int], EvictionPolicy[Key]]]
+        experts = (lambda capacity: ForecastLRUK(self._forecast), lambda capacity: LRU(), S3FIFO)
+        self._shadows: Shadows[Key] = Shadows(capacity, experts, SHADOW_ENTRIES)
         self._turnover_at = 0
-        self._sampled_uses = 0.0  # faded as the shadows' hits are
 
     def hit(self, key: Key) -> None:
         """A use, of which the experts hear."""
@@ -72,8 +68,9 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         flags = self._flags[slot]
         if flags & USES_MAX < USES_MAX:
             self._flags[slot] = flags + 1
-        if flags & _SAMPLED:
-            self._use_in_shadows(key, self._sampled_sizes[key])
+        size_sampled = self._shadows.sizes.get(key)
+        if size_sampled is not None:
+            self._shadows.use(key, size_sampled)
         if not self._now & 63:
             self._bound()
 
@@ -89,18 +86,13 @@ class PredictiveLRUK(ForecastLRUK[Key]):
             self._main.push(self._now, slot)
         else:
             self._small.push(self._now, slot)
-        if self._shadows and not key_digest(key) & self._sample_mask:
-            flags |= _SAMPLED
-            self._sampled_sizes[key] = size
-            self._use_in_shadows(key, size)
         self._flags[slot] = flags
+        self._shadows.admit(key, size)
         if not self._now & 63:
             self._bound()
 
     def evict(self) -> Key:
         """Whom the leader would let go."""
-        if len(self) > self._sampled_entries_max:
-            self._start_shadows()
         if self._now >= self._turnover_at:
             self._choose_leader()
         if self._leader == FORECAST:
@@ -112,26 +104,31 @@ class PredictiveLRUK(ForecastLRUK[Key]):
             else:
                 self._study()
         self._unlist(slot)
-        return self._release(slot)
+        key = self._release(slot)
+        self._shadows.evicted(key)
+        return key
 
     def remove(self, key: Key) -> None:
         """Forget `key`, here and with the experts."""
         self._unlist(self._slots.numbers[key])
         super().remove(key)
-        for shadow in self._shadows:
-            shadow.remove(key)
+        self._shadows.remove(key)
+
+    def resize(self, capacity: int) -> None:
+        """The shadows' capacity follows."""
+        self._shadows.resize(capacity)
 
     def told(self) -> dict[str, float | str]:
         """Who leads, and what share of the uses of late the best expert's shadow answered and the leader's did not."""
-        hits = [shadow.hits for shadow in self._shadows]
-        regret = (max(hits) - hits[self._leader]) / self._sampled_uses if self._sampled_uses else 0.0
+        hits, uses = self._shadows.hits, self._shadows.uses
+        regret = (max(hits) - hits[self._leader]) / uses if uses else 0.0
         return {"leader": NAMES[self._leader], "regret": regret}
 
     def by_worth(self) -> list[Key]:
         """The keys, the newest use first, but those last that are to go next."""
         going = {slot: None for slot in reversed(self._victims) if 0 < self._last[slot] <= self._ranked_at}
         slots = [slot for slot in reversed(self._uses.live()) if slot not in going]
-        return [cast(Key, self._slots.keys[slot]) for slot in (*slots, *reversed(going))]
+        return [self._slots.keys[slot] for slot in (*slots, *reversed(going))]
 
     def check(self) -> None:
         """Assert that each entry has its place in every order, and that void items are bounded."""
@@ -141,21 +138,16 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         assert sorted(self._small.live() + self._main.live()) == held
         assert self._main_count == len(self._main.live())
         assert all(bool(self._flags[slot] & _MAIN) for slot in self._main.live())
-        sampled = {key for key, slot in self._slots.numbers.items() if self._flags[slot] & _SAMPLED}
-        assert sampled == self._sampled_sizes.keys()
+        assert self._shadows.sizes.keys() <= self._slots.numbers.keys()
         for queue in (self._uses, self._small, self._main):
             assert len(queue.items) <= 2 * len(self._slots.keys) + 128
-        for shadow in self._shadows:
-            shadow.check()
+        self._shadows.check()
 
     def _unlist(self, slot: int) -> None:
         """The entry in `slot` goes: it has no place in a queue any more."""
-        flags = self._flags[slot]
         self._queued[slot] = 0
-        if flags & _MAIN:
+        if self._flags[slot] & _MAIN:
             self._main_count -= 1
-        if flags & _SAMPLED:
-            del self._sampled_sizes[cast(Key, self._slots.keys[slot])]
 
     def _end_of_queues(self) -> int:
         """Whom S3-FIFO lets go; see `s3_fifo.py`."""
@@ -166,7 +158,7 @@ class PredictiveLRUK(ForecastLRUK[Key]):
                 if flags[slot] & USES_MAX < USES_TO_MOVE:
                     return slot
                 self._small.at += 1
-                flags[slot] = flags[slot] & _SAMPLED | _MAIN
+                flags[slot] = _MAIN
                 self._main_count += 1
             elif (slot := self._main.first()) >= 0:
                 if not flags[slot] & USES_MAX:
@@ -178,36 +170,14 @@ class PredictiveLRUK(ForecastLRUK[Key]):
             queued[slot] = self._now
             self._main.push(self._now, slot)
 
-    def _start_shadows(self) -> None:
-        """Begin anew with a sample that suits the number of entries; it serves until there are four times as many."""
-        shift = max(0, (len(self) // SHADOW_ENTRIES).bit_length() - 1)
-        self._sample_mask = (1 << shift) - 1
-        self._sampled_entries_max = 4 * len(self)
-        capacity = max(1, self._capacity >> shift)
-        self._shadows = (
-            Shadow(ForecastLRUK(self._forecast), capacity),
-            Shadow(LRU(), capacity),
-            Shadow(S3FIFO(capacity), capacity),
-        )
-        self._sampled_sizes = {}
-        self._sampled_uses = 0.0
-        for slot, flags in enumerate(self._flags):
-            self._flags[slot] = flags & ~_SAMPLED
-        self._turnover_at = self._now + len(self)
-
-    def _use_in_shadows(self, key: Key, size: int) -> None:
-        self._sampled_uses += 1
-        for shadow in self._shadows:
-            shadow.use(key, size)
-
     def _choose_leader(self) -> None:
+        """Once per turnover."""
+        self._shadows.start(lambda key: self._last[self._slots.numbers[key]])
         self._turnover_at = self._now + len(self)
-        hits = [shadow.hits for shadow in self._shadows]
+        hits = self._shadows.hits
         challenger = RECENCY if hits[RECENCY] > hits[QUEUES] else QUEUES
         self._leader = challenger if hits[challenger] > LEAD * hits[FORECAST] else FORECAST
-        for shadow in self._shadows:
-            shadow.hits *= FADING_PER_TURNOVER
-        self._sampled_uses *= FADING_PER_TURNOVER
+        self._shadows.fade(FADING_PER_TURNOVER)
 
     def _bound(self) -> None:
         """Every now and then: keep void items few."""

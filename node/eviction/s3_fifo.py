@@ -38,17 +38,15 @@ class S3FIFO(Generic[Key]):
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._small_max = SMALL_SHARE * capacity
         self._small: OrderedDict[Key, int] = OrderedDict()  # the size, and in the lowest two bits the uses
         self._main: OrderedDict[Key, int] = OrderedDict()
         self._small_size = 0
         self._main_size = 0
         self._held_max = 0
-        self._has_evicted = False
         self._ghosts_ever = 0  # in sizes: a ghost is one while it and all after it are no more than their share
         self._ghost_since = array("Q")
-        self._ghosts = Ghosts(self._ghost_since)
+        self._ghosts = Ghosts(self._ghost_since)  # none before the first eviction
+        self.resize(capacity)
 
     def __len__(self) -> int:
         return len(self._small) + len(self._main)
@@ -65,7 +63,15 @@ class S3FIFO(Generic[Key]):
 
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """To the small queue, or to the main one if it was here not long ago."""
-        if self._is_ghost(key) or (not self._has_evicted and self._small_size >= self._small_max):
+        ghosts = self._ghosts
+        if not ghosts.sets:
+            is_proven = self._small_size >= self._small_max
+        elif (place := ghosts.find(key_digest(key))) >= 0:
+            ghosts.take(place)
+            is_proven = self._ghosts_ever - self._ghost_since[place] <= self._ghosts_max
+        else:
+            is_proven = False
+        if is_proven:
             self._main[key] = size << _USES_BITS
             self._main_size += size
         else:
@@ -74,27 +80,28 @@ class S3FIFO(Generic[Key]):
 
     def evict(self) -> Key:
         """The end of the small queue while the main one has its share at most, else the end of the main one."""
-        self._has_evicted = True
-        if len(self) > self._held_max:
-            self._held_max = len(self)
-            self._ghosts.ensure_room(_PLACES_PER_GHOST * GHOST_SHARE * self._held_max)
+        small, main = self._small, self._main
+        held = len(small) + len(main)
+        if held > self._held_max:
+            self._held_max = held
+            self._ghosts.ensure_room(_PLACES_PER_GHOST * GHOST_SHARE * held)
         while True:
-            if self._small and (self._main_size <= self._capacity - self._small_max or not self._main):
-                key, value = self._small.popitem(last=False)
+            if small and (self._main_size <= self._main_max or not main):
+                key, value = small.popitem(False)
                 size = value >> _USES_BITS
                 self._small_size -= size
                 if value & USES_MAX < USES_TO_MOVE:
                     self._ghost_since[self._ghosts.put(key_digest(key))] = self._ghosts_ever
                     self._ghosts_ever += size
                     return key
-                self._main[key] = size << _USES_BITS  # without the uses: those were for the move
+                main[key] = size << _USES_BITS  # without the uses: those were for the move
                 self._main_size += size
             else:
-                key, value = self._main.popitem(last=False)
+                key, value = main.popitem(False)
                 if not value & USES_MAX:
                     self._main_size -= value >> _USES_BITS
                     return key
-                self._main[key] = value - 1
+                main[key] = value - 1
 
     def remove(self, key: Key) -> None:
         """Forget `key`."""
@@ -103,18 +110,15 @@ class S3FIFO(Generic[Key]):
         else:
             self._small_size -= self._small.pop(key) >> _USES_BITS
 
+    def resize(self, capacity: int) -> None:
+        """New shares; the next evictions bring the queues to them."""
+        self._small_max = SMALL_SHARE * capacity
+        self._main_max = capacity - self._small_max
+        self._ghosts_max = GHOST_SHARE * capacity
+
     def check(self) -> None:
         """Assert that no key is in both queues, that their sizes are the sums, and that the ghosts' places agree."""
         assert not self._small.keys() & self._main.keys()
         assert self._small_size == sum(value >> _USES_BITS for value in self._small.values())
         assert self._main_size == sum(value >> _USES_BITS for value in self._main.values())
         self._ghosts.check()
-
-    def _is_ghost(self, key: Key) -> bool:
-        if not self._has_evicted:
-            return False
-        place = self._ghosts.find(key_digest(key))
-        if place < 0:
-            return False
-        self._ghosts.take(place)
-        return self._ghosts_ever - self._ghost_since[place] <= GHOST_SHARE * self._capacity

@@ -1,10 +1,14 @@
-"""A store that holds no payloads: what a policy would have done, had it been in charge."""
+"""Stores that hold no payloads: what each of several policies would have done, had it been in charge."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic
 
+from .frequency_sketch import key_digest
 from .policy import EvictionPolicy, Key
+
+_DIGEST_BITS = 64
 
 
 class Shadow(Generic[Key]):
@@ -22,6 +26,9 @@ class Shadow(Generic[Key]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._sizes
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._sizes)
 
     def use(self, key: Key, size: int) -> list[Key]:
         """Look `key` up, and take it in when it is not here and not larger than everything; what was evicted for it."""
@@ -50,8 +57,116 @@ class Shadow(Generic[Key]):
             self._policy.remove(key)
             self._size -= self._sizes.pop(key)
 
+    def resize(self, capacity: int) -> None:
+        """Have another capacity, and evict what is too much for it."""
+        self._capacity = capacity
+        self._policy.resize(capacity)
+        while self._size > capacity:
+            self.evict()
+
     def check(self) -> None:
         """Assert that what is held is what the policy holds, and fits."""
         assert self._size == sum(self._sizes.values()) <= self._capacity
         assert len(self._policy) == len(self._sizes)
         self._policy.check()
+
+
+class Shadows(Generic[Key]):
+    """Some shadows that hear of the same sample of the keys, for the real store to ask which of them does best.
+
+    The keys whose digests begin with some zero bits are the sample, and the shadows' capacity is as many times smaller:
+    a sample by key keeps the reuse distances, scaled (C. Waldspurger et al., "Efficient MRC construction with SHARDS",
+    FAST 2015). All keys are in it at first. Each time that the real store holds more than twice `entries` of them, half
+    of the sample leaves, and the shadows go on with the other half; so it grows no larger with the store. It never
+    widens again, so what shrinks to a hundredth has shadows of a few entries, until it has grown back.
+
+    Before the first eviction there is nothing to compare, and no shadow. Those who are in the sample by then are told
+    to the shadows as they start: a shadow that did not know of them would have more room than the real store.
+    """
+
+    def __init__(self, capacity: int, makers: Sequence[Callable[[int], EvictionPolicy[Key]]], entries: int) -> None:
+        self.shadows: tuple[Shadow[Key], ...] = ()
+        self.uses = 0.0
+        """How many the shadows heard of; they fade as the hits do."""
+        self.sizes: dict[Key, int] = {}
+        """Of the entries in the sample that the real store holds."""
+        self._capacity = capacity
+        self._makers = makers
+        self._entries = entries
+        self._shift = 0  # so many zero bits
+
+    @property
+    def hits(self) -> list[float]:
+        """Of each shadow."""
+        return [shadow.hits for shadow in self.shadows]
+
+    def admit(self, key: Key, size: int) -> bool:
+        """`key`, which was not held, was used and is held from now on; whether it is in the sample."""
+        if key_digest(key) >> _DIGEST_BITS - self._shift:
+            return False
+        self.sizes[key] = size
+        if len(self.sizes) > 2 * self._entries:
+            self._halve()
+        if self.shadows:
+            self.use(key, size)
+        return True
+
+    def use(self, key: Key, size: int) -> None:
+        """`key`, which is in the sample, was used."""
+        if self.shadows:
+            self.uses += 1
+            for shadow in self.shadows:
+                shadow.use(key, size)
+
+    def start(self, last_use: Callable[[Key], int]) -> None:
+        """Begin with those who are held, in the order of their last uses; it does nothing a second time."""
+        if self.shadows:
+            return
+        capacity = max(1, self._capacity >> self._shift)
+        self.shadows = tuple(Shadow(make(capacity), capacity) for make in self._makers)
+        for key in sorted(self.sizes, key=last_use):
+            for shadow in self.shadows:
+                shadow.use(key, self.sizes[key])
+
+    def evicted(self, key: Key) -> None:
+        """The real store does not hold `key` any more; what the shadows do is theirs."""
+        self.sizes.pop(key, None)
+
+    def remove(self, key: Key) -> None:
+        """`key` is gone everywhere."""
+        self.sizes.pop(key, None)
+        for shadow in self.shadows:
+            shadow.remove(key)
+
+    def fade(self, share: float) -> None:
+        """From now on old hits count so much."""
+        self.uses *= share
+        for shadow in self.shadows:
+            shadow.hits *= share
+
+    def resize(self, capacity: int) -> None:
+        """The real store's capacity is another."""
+        self._capacity = capacity
+        for shadow in self.shadows:
+            shadow.resize(max(1, capacity >> self._shift))
+
+    def check(self) -> None:
+        """Assert that the shadows are small, and hold nothing but the sample."""
+        assert len(self.sizes) <= 2 * self._entries
+        assert not self._out_of_sample(self.sizes)
+        for shadow in self.shadows:
+            shadow.check()
+            assert not self._out_of_sample(shadow)
+
+    def _halve(self) -> None:
+        self._shift += 1
+        for key in self._out_of_sample(self.sizes):
+            del self.sizes[key]
+        for shadow in self.shadows:
+            for key in self._out_of_sample(shadow):
+                shadow.remove(key)
+            shadow.resize(max(1, self._capacity >> self._shift))
+        self.fade(0.5)  # from now on there are half as many
+
+    def _out_of_sample(self, keys: Iterable[Key]) -> list[Key]:
+        return [key for key in keys if key_digest(key) >> _DIGEST_BITS - self._shift]

@@ -68,6 +68,9 @@ class Sieve(Generic[Key]):
         if self._hand is entry:
             self._hand = entry.newer
 
+    def resize(self, capacity: int) -> None:
+        """Nothing hangs on it."""
+
     def check(self) -> None:
         """Assert that the queue holds each key once, and that the hand is on it."""
         held, entry, is_hand_seen = 0, self._ends.newer, self._hand is self._ends

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ TIME_MAX = (1 << 32) - 1
 SLOT_BITS = 32
 SLOT_MASK = (1 << SLOT_BITS) - 1
 
+_NOBODY: Any = None  # the key of a free slot
+
 # What has at most so many void items beyond twice the entries is not worth compacting.
 _VOID_MAX = 64
 
@@ -27,40 +29,41 @@ class Slots(Generic[Key]):
     one dictionary, an integer, and what its columns are wide.
     """
 
-    __slots__ = ("_added", "_free", "columns", "keys", "numbers")
+    __slots__ = ("_added_max", "_free", "columns", "keys", "numbers")
 
     def __init__(self, *columns: array[int] | array[float]) -> None:
         self.numbers: dict[Key, int] = {}
-        self.keys: list[Key | None] = []
+        self.keys: list[Key] = []
         self.columns = columns  # what else belongs to a slot may be added while there is none
-        self._free = array("I")
-        self._added = 0
+        self._free: list[int] = []
+        self._added_max = 0  # until `numbers` is made anew
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def add(self, key: Key) -> int:
         """A slot for `key`; its columns are the caller's to set."""
-        if self._free:
-            slot = self._free.pop()
+        free, numbers = self._free, self.numbers
+        if free:
+            slot = free.pop()
             self.keys[slot] = key
         else:
             slot = len(self.keys)
             self.keys.append(key)
             for column in self.columns:
                 column.append(0)
-        self.numbers[key] = slot
-        self._added += 1
-        if self._added > len(self.numbers) >> 1:
+        numbers[key] = slot
+        self._added_max -= 1
+        if self._added_max < 0:
             # A dictionary in which keys come and go grows to three times what it holds; a copy has the size it needs.
-            self._added = 0
-            self.numbers = self.numbers.copy()
+            self._added_max = len(numbers) >> 1
+            self.numbers = numbers.copy()
         return slot
 
     def release(self, key: Key) -> int:
         """Take the slot from `key`."""
         slot = self.numbers.pop(key)
-        self.keys[slot] = None
+        self.keys[slot] = _NOBODY
         self._free.append(slot)
         return slot
 

@@ -24,11 +24,10 @@ class TwoQ(Generic[Key]):
     """
 
     def __init__(self, capacity: int) -> None:
-        self._in_max = IN_SHARE * capacity
-        self._out_max = OUT_SHARE * capacity
         self._in: SizedQueue[Key] = SizedQueue()
         self._out: SizedQueue[Key] = SizedQueue()
         self._main: SizedQueue[Key] = SizedQueue()
+        self.resize(capacity)
 
     def __len__(self) -> int:
         return len(self._in) + len(self._main)
@@ -61,6 +60,12 @@ class TwoQ(Generic[Key]):
     def remove(self, key: Key) -> None:
         """Forget `key`."""
         (self._main if key in self._main else self._in).take(key)
+
+    def resize(self, capacity: int) -> None:
+        """New shares; the next evictions bring the queues to them."""
+        self._in_max = IN_SHARE * capacity
+        self._out_max = OUT_SHARE * capacity
+        self._out.trim(self._out_max)
 
     def check(self) -> None:
         """Assert that no key is in two queues, and that the remembered ones are bounded."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Generic
 
-from .frequency_sketch import FrequencySketch
+from xxhash import xxh3_64_intdigest
+
+from .frequency_sketch import FrequencySketch, key_digest
 from .policy import NO_FACTS, Facts, Key
-from .sized_queue import SizedQueue
 
 # The paper's shares (section 4): 1 % for the window, four fifths of the rest for entries used again.
 WINDOW_SHARE = 0.01
@@ -27,13 +29,13 @@ class WTinyLFU(Generic[Key]):
     """
 
     def __init__(self, capacity: int) -> None:
-        self._window_max = max(1.0, WINDOW_SHARE * capacity)
-        self._main_max = capacity - self._window_max
-        self._protected_max = PROTECTED_SHARE * self._main_max
         self._uses = FrequencySketch()
-        self._window: SizedQueue[Key] = SizedQueue()
-        self._probation: SizedQueue[Key] = SizedQueue()
-        self._protected: SizedQueue[Key] = SizedQueue()
+        # By key the size, the least recently used first; and the sums of the sizes.
+        self._window: OrderedDict[Key, int] = OrderedDict()
+        self._probation: OrderedDict[Key, int] = OrderedDict()
+        self._protected: OrderedDict[Key, int] = OrderedDict()
+        self._window_size = self._probation_size = self._protected_size = 0
+        self.resize(capacity)
 
     def __len__(self) -> int:
         return len(self._window) + len(self._probation) + len(self._protected)
@@ -43,51 +45,93 @@ class WTinyLFU(Generic[Key]):
 
     def hit(self, key: Key) -> None:
         """Renew `key`; a use on probation protects it."""
-        self._uses.add(key)
+        self._uses.add(xxh3_64_intdigest(key) if isinstance(key, bytes) else key_digest(key))
         if key in self._protected:
-            self._protected.renew(key)
+            self._protected.move_to_end(key)
         elif key in self._probation:
-            self._protected.push(key, self._probation.take(key))
-            while self._protected.size > self._protected_max:
-                self._probation.push(*self._protected.pop())
+            self._protected[key] = size = self._probation.pop(key)
+            self._probation_size -= size
+            self._protected_size += size
+            self._bound_protected()
         else:
-            self._window.renew(key)
+            self._window.move_to_end(key)
 
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Into the window; what leaves it goes on unopposed while the main part has room."""
-        self._window.push(key, size)
-        if self._window.size > self._window_max and self._probation.size + self._protected.size < self._main_max:
+        self._window[key] = size
+        self._window_size += size
+        if self._window_size > self._window_max and self._probation_size + self._protected_size < self._main_max:
             self._fill_main()
-        self._uses.add(key)
+        self._uses.add(xxh3_64_intdigest(key) if isinstance(key, bytes) else key_digest(key))
 
     def evict(self) -> Key:
         """The loser of the window's oldest entry and the main part's least recently used one."""
         main = self._probation or self._protected
         if not main:
-            return self._window.pop()[0]
-        if self._window.size < self._window_max:
-            return main.pop()[0]
-        candidate, victim = next(iter(self._window)), next(iter(main))
-        if self._uses.estimate(candidate) <= self._uses.estimate(victim):
-            return self._window.pop()[0]
-        main.take(victim)
-        self._probation.push(*self._window.pop())
+            return self._pop_window()
+        victim = next(iter(main))
+        if self._window_size >= self._window_max:
+            candidate = next(iter(self._window))
+            counts, mask = self._uses.counts, self._uses.mask
+            if isinstance(candidate, bytes) and isinstance(victim, bytes):  # as `key_digest` would, for fewer calls
+                one, two = xxh3_64_intdigest(candidate), xxh3_64_intdigest(victim)
+            else:
+                one, two = key_digest(candidate), key_digest(victim)
+            if counts[one & mask] <= counts[two & mask]:
+                return self._pop_window()
+            self._probation[candidate] = size = self._window.pop(candidate)
+            self._window_size -= size
+            self._probation_size += size
+        if main is self._protected:
+            self._protected_size -= main.pop(victim)
+        else:
+            self._probation_size -= main.pop(victim)
         return victim
 
     def remove(self, key: Key) -> None:
         """Forget `key`."""
-        next(queue for queue in (self._protected, self._probation, self._window) if key in queue).take(key)
+        if key in self._protected:
+            self._protected_size -= self._protected.pop(key)
+        elif key in self._probation:
+            self._probation_size -= self._probation.pop(key)
+        else:
+            self._window_size -= self._window.pop(key)
+
+    def resize(self, capacity: int) -> None:
+        """New shares; what is protected no longer goes on probation."""
+        held = self._window_size + self._probation_size + self._protected_size
+        if held > capacity:
+            self._uses.shrink(len(self) * capacity // held)
+        self._window_max = max(1.0, WINDOW_SHARE * capacity)
+        self._main_max = capacity - self._window_max
+        self._protected_max = PROTECTED_SHARE * self._main_max
+        self._bound_protected()
 
     def check(self) -> None:
-        """Assert that no key is in two queues, and that protection is bounded."""
+        """Assert that no key is in two queues, that the sums are the sums, and that protection is bounded."""
         queues = (self._window, self._probation, self._protected)
+        sizes = [self._window_size, self._probation_size, self._protected_size]
         assert len({key for queue in queues for key in queue}) == len(self)
-        assert self._protected.size <= self._protected_max
+        assert [sum(queue.values()) for queue in queues] == sizes
+        assert self._protected_size <= self._protected_max
         self._uses.check()
-        for queue in queues:
-            queue.check()
+
+    def _pop_window(self) -> Key:
+        key, size = self._window.popitem(False)
+        self._window_size -= size
+        return key
+
+    def _bound_protected(self) -> None:
+        while self._protected_size > self._protected_max:
+            key, size = self._protected.popitem(False)
+            self._probation[key] = size
+            self._protected_size -= size
+            self._probation_size += size
 
     def _fill_main(self) -> None:
-        while self._window.size > self._window_max and self._probation.size + self._protected.size < self._main_max:
-            self._probation.push(*self._window.pop())
+        while self._window_size > self._window_max and self._probation_size + self._protected_size < self._main_max:
+            key, size = self._window.popitem(False)
+            self._probation[key] = size
+            self._window_size -= size
+            self._probation_size += size
         self._uses.ensure_room(len(self))

@@ -194,6 +194,7 @@ class MemoryStore:
         self._ceiling = max(capacity_bytes, self.resident_bytes)
         self.capacity_bytes = capacity_bytes
         self._shrinks_for = reason
+        self._policy.resize(capacity_bytes)
 
     def settle(self, steps_max: int = 64) -> bool:
         """Evict, and give memory back, in at most so many steps; whether what is held is within the capacity."""

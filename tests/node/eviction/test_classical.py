@@ -11,7 +11,7 @@ from edgecache.node.eviction.fifo import FIFO
 from edgecache.node.eviction.lfu import LFU
 from edgecache.node.eviction.lirs import LIRS
 from edgecache.node.eviction.lru import LRU
-from edgecache.node.eviction.lru_k import LRUK
+from edgecache.node.eviction.lru_k import LOOK_MIN, LRUK
 from edgecache.node.eviction.policy import EvictionPolicy
 from edgecache.node.eviction.s3_fifo import S3FIFO
 from edgecache.node.eviction.sieve import Sieve
@@ -97,11 +97,15 @@ def test_lru_3_wants_three_uses() -> None:
 
 
 def plain_lru_k(k: int, share: float, uses: list[int], capacity: int) -> list[int]:
-    """Figure 2.1 of O'Neil's paper with dictionaries, and a history without bound: the victims."""
+    """Figure 2.1 of O'Neil's paper with dictionaries, and a history without bound: the victims.
+
+    Whose period is over is looked up as often as `LRUK` does it.
+    """
     history: dict[int, list[int]] = {}
     last: dict[int, int] = {}
     held: dict[int, None] = {}
     gone: list[int] = []
+    looked = look_at = 0
     for now, key in enumerate(uses, 1):
         if key in held:
             if now - last[key] > int(share * len(held)):
@@ -110,7 +114,10 @@ def plain_lru_k(k: int, share: float, uses: list[int], capacity: int) -> list[in
             last[key] = now
             continue
         if len(held) == capacity:
-            ripe = [other for other in held if now - 1 - last[other] >= int(share * len(held))]
+            if now - 1 >= look_at:
+                looked = now - 1 - int(share * len(held))
+                look_at = now - 1 + LOOK_MIN
+            ripe = [other for other in held if last[other] <= looked]
             victim = min(ripe, key=lambda other: (history[other][k - 1], last[other]), default=None)
             if victim is None:
                 victim = min(held, key=lambda other: last[other])

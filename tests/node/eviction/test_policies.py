@@ -32,7 +32,8 @@ every_policy = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys(
 USE = st.tuples(st.just("use"), st.integers(0, 40), st.integers(1, 8))
 REMOVE = st.tuples(st.just("remove"), st.integers(0, 40), st.just(0))
 EVICT = st.tuples(st.just("evict"), st.just(0), st.just(0))
-OPERATIONS = st.lists(st.one_of(USE, USE, USE, REMOVE, EVICT), max_size=300)
+RESIZE = st.tuples(st.just("resize"), st.just(0), st.integers(8, 60))
+OPERATIONS = st.lists(st.one_of(USE, USE, USE, USE, REMOVE, EVICT, RESIZE), max_size=300)
 
 
 class Store:
@@ -64,6 +65,13 @@ class Store:
         self.policy.remove(key)
         del self.sizes[key]
 
+    def resize(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.policy.resize(capacity)
+        self.policy.check()
+        while sum(self.sizes.values()) > capacity:
+            self.evict()
+
 
 def uses_of(operations: list[tuple[str, int, int]]) -> list[int]:
     return [key for operation, key, _ in operations if operation == "use"]
@@ -92,6 +100,8 @@ def test_the_books_balance_whatever_is_done(make: Make, operations: list[tuple[s
             store.remove(key)
         elif operation == "evict" and store.sizes:
             store.evict()
+        elif operation == "resize":
+            store.resize(size)
         store.policy.check()
         assert len(store.policy) == len(store.sizes)
         assert [other for other in range(41) if other in store.policy] == sorted(store.sizes)
@@ -136,6 +146,22 @@ def test_no_policy_passes_belady(make: Make) -> None:
     for seed in range(5):
         keys = skewed(seed)
         assert play(make(CAPACITY, keys), keys).hits <= play(Belady(keys), keys).hits
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("before", [CAPACITY // 4, 4 * CAPACITY])
+def test_a_store_of_another_capacity_is_soon_as_if_it_had_always_been_so(name: str, before: int) -> None:
+    first, rest = skewed(seed=4, requests=1000), skewed(seed=5, requests=4000)
+    hits = []
+    for capacity in (before, CAPACITY):
+        store = play(POLICIES[name](capacity), first, capacity)
+        store.resize(CAPACITY)
+        store.hits = 0
+        for key in rest:
+            store.use(key)
+        store.policy.check()
+        hits.append(store.hits)
+    assert abs(hits[0] - hits[1]) < 0.02 * len(rest)
 
 
 VICTIMS_OF_BYTES = """

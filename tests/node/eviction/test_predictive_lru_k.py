@@ -137,7 +137,6 @@ def test_of_entries_alike_the_large_go_first() -> None:
 
 def lead(policy: PredictiveLRUK[int], leader: int) -> None:
     policy._leader, policy._turnover_at = leader, 1 << 40
-    policy._sampled_entries_max = 1 << 40
 
 
 def test_led_by_recency_it_is_lru() -> None:
@@ -163,7 +162,7 @@ def test_the_shadows_hear_a_sample_that_grows_no_larger_with_the_store() -> None
             policy.evict()
         policy.admit(key)
     policy.check()
-    assert all(800 < len(shadow) < 2400 for shadow in policy._shadows)
+    assert all(800 < len(shadow) < 2400 for shadow in policy._shadows.shadows)
 
 
 def test_a_forecast_tells_apart_what_it_has_seen_apart() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from edgecache.node.eviction.lfu import LFU
 from edgecache.node.eviction.lru import LRU
+from edgecache.node.eviction.s3_fifo import S3FIFO
 from edgecache.node.store.arena import Arena
 from edgecache.node.store.memory import ENTRY_OVERHEAD_BYTES, Heap, MemoryStore
 from edgecache.protocol import payload as payloads
@@ -53,6 +54,17 @@ def test_what_is_larger_than_the_store_is_refused_and_evicts_nothing() -> None:
     store.put(payload(1))
     assert not store.put(payload(2, dim=4096))
     assert len(store) == 1
+
+
+def test_the_policy_hears_of_another_capacity() -> None:
+    store = MemoryStore(20 * SIZE, S3FIFO(20 * SIZE))
+    store.resize(10 * SIZE, "pressure")
+    store.settle()
+    fresh = MemoryStore(10 * SIZE, S3FIFO(10 * SIZE))
+    for image in range(40):
+        store.put(payload(image))
+        fresh.put(payload(image))
+    assert {held.key for held in store} == {held.key for held in fresh}
 
 
 def test_a_key_put_again_replaces_its_payload() -> None:
