@@ -10,6 +10,8 @@ from ..protocol import messages
 from ..protocol.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .directory import Directory
     from .links import Links
     from .membership import Membership
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 # link be slow, another beside it.
 FETCHES_MAX = 2
 FETCH_TIMEOUT_S = 5.0
+# Who has not told yet what it holds is asked for whatever is wanted, by each request. So it is probed out of its turn,
+# as many at once, and so often: without that, 64 lists of 300 members are known after five minutes, now after 8 s.
+ASKED_AT_ONCE = 8
+ASKED_MAX = 3
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +37,30 @@ class Following:
         self._membership = membership
         self._links = links
         self._fetching: dict[NodeId, asyncio.Task[None]] = {}
+        self._untold: list[NodeId] = []
+        self._untold_at = (-1, -1)
+        self._asked: dict[NodeId, int] = {}  # of those, how often
+
+    def untold(self) -> Sequence[NodeId]:
+        """The members whose lists are to be known here, and are not."""
+        at = self._membership.version, self.directory.changes
+        if at != self._untold_at:
+            size, directory = self._membership.size, self.directory
+            members = sorted(self._membership.in_ring_ids)
+            self._untold = [node for node in members if directory.is_followed(node, size) and not directory.has(node)]
+            self._asked = {node: self._asked[node] for node in self._untold if node in self._asked}
+            self._untold_at = at
+        return self._untold
+
+    def to_ask(self) -> list[NodeId]:
+        """Some of those, who are to be probed now: their answers tell what they hold, or that it is to be fetched."""
+        if not self.untold():
+            return []
+        wanted = [node for node in self._untold if self._asked.get(node, 0) < ASKED_MAX and node not in self._fetching]
+        wanted.sort(key=lambda node: self._asked.get(node, 0))
+        for node in wanted[:ASKED_AT_ONCE]:
+            self._asked[node] = self._asked.get(node, 0) + 1
+        return wanted[:ASKED_AT_ONCE]
 
     def news_for(self, node: NodeId) -> messages.ListNews:
         """What to tell `node` beside a datagram."""

@@ -68,6 +68,7 @@ class Heartbeat:
         self._datagrams: Datagrams | None = None
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._timer_at = math.inf
+        self._probe_at = math.inf
         self._news_at = math.inf
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: set[NodeId] = set()
@@ -105,7 +106,8 @@ class Heartbeat:
     def _schedule(self) -> None:
         if self._datagrams is None:
             return
-        deadline = min(self._prober.deadline(), self._news_at)
+        self._probe_at = self._prober.deadline()
+        deadline = min(self._probe_at, self._news_at)
         if deadline == self._timer_at:
             return
         if self._timer is not None:
@@ -115,9 +117,11 @@ class Heartbeat:
     def _tick(self) -> None:
         now = self._loop.time()
         self._timer, self._timer_at = None, math.inf
-        if now >= self._prober.deadline():
+        if now >= self._probe_at:
             actions, changed = self._prober.tick(now, self._gossip.digest())
             self._do(actions)
+            for node in self._following.to_ask():
+                self._do(self._prober.ask(now, node, self._gossip.digest()))
             self._changed(changed)
         if now >= self._news_at:
             self._news_at = now + NEWS_S

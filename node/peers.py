@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..protocol.frames import Buffer
     from ..protocol.messages import Message
     from ..protocol.payload import Payload
-    from .directory import Directory
+    from .following import Following
     from .link import Link
     from .links import Links
     from .membership import Membership
@@ -40,7 +40,7 @@ class Peers:
         self,
         links: Links,
         membership: Membership,
-        directory: Directory,
+        following: Following,
         stats: Stats,
         on_removed: Callable[[Sequence[bytes], int], None],
         partials: Partials,
@@ -50,9 +50,8 @@ class Peers:
         self._partials = partials
         self._links = links
         self._membership = membership
-        self._directory = directory
-        self._untold: list[NodeId] = []
-        self._untold_at = (-1, -1)
+        self._following = following
+        self._directory = following.directory
         self._stats = stats
 
     def others(self) -> Sequence[NodeId]:
@@ -65,13 +64,7 @@ class Peers:
 
     def untold(self) -> Sequence[NodeId]:
         """The members that this node follows, and that have not told it yet what they hold."""
-        at = self._membership.version, self._directory.changes
-        if at != self._untold_at:
-            size, directory = self._membership.size, self._directory
-            members = sorted(self._membership.in_ring_ids)
-            self._untold = [node for node in members if directory.is_followed(node, size) and not directory.has(node)]
-            self._untold_at = at
-        return self._untold
+        return self._following.untold()
 
     def is_healthy(self, node: NodeId) -> bool:
         """Whether it is worth waiting for."""

@@ -178,6 +178,14 @@ class Prober:
         self._probing[number].has_called = True
         return [send, Call(node, number)]
 
+    def ask(self, now: float, node: NodeId, digest: bytes) -> list[Action]:
+        """`node` has something to tell: probe it out of its turn."""
+        member = self._membership.get(node)
+        is_asked = any(probing.node == node for probing in self._probing.values())
+        if member is None or not member.is_in_ring or is_asked or len(self._probing) >= HURRIED_MAX:
+            return []
+        return [self._probe(now, member, digest)]
+
     def asked(self, number: int) -> NodeId | None:
         """Who has been asked with that number, and has not answered yet."""
         probing = self._probing.get(number)

@@ -229,7 +229,7 @@ class Node:
         self._peers = Peers(
             self._links,
             self.membership,
-            self.directory,
+            self._following,
             self.stats,
             self._restamped,
             Partials.beside(memory.capacity_bytes),

@@ -48,6 +48,23 @@ def test_what_a_node_holds_the_others_know_after_two_rounds_of_probes() -> None:
     run(day())
 
 
+def test_nodes_that_have_just_met_know_soon_what_each_holds() -> None:
+    async def day() -> None:
+        async with Cluster(50) as cluster:  # a round of probes takes 49 s
+
+            def all_have_told() -> bool:
+                nodes = cluster.nodes
+                return all(node.directory.has(other.id) for node in nodes for other in nodes if node is not other)
+
+            await cluster.until(all_have_told, 12.0)
+            await cluster.crash(7)
+            await asyncio.sleep(15.0)
+            await cluster.restart(7)
+            await cluster.until(all_have_told, 12.0)
+
+    run(day())
+
+
 def test_it_is_told_through_lost_datagrams_restarts_and_splits() -> None:
     async def day() -> None:
         async with Cluster(6, link=lambda index: LOSSY) as cluster:
