@@ -71,9 +71,20 @@ class Following:
         member = self._membership.get(node)
         if member is None or not member.is_in_ring:
             return
-        is_behind = self.directory.heard(node, news, self._membership.size)
-        # Who answers knows what is lacking here, and would have told it, if there were not too much of it.
-        if is_behind and is_answer and node not in self._fetching and len(self._fetching) < FETCHES_MAX:
+        had = self.directory.has(node)
+        # Who answers knows what is lacking here, and would have told it, if there were not too much of it. So would who
+        # asks, but where a datagram was lost it believes that this node was told.
+        if self.directory.heard(node, news, self._membership.size) and (is_answer or (had and news.changes is None)):
+            self._ask(node)
+
+    def called(self, node: NodeId) -> None:
+        """`node` is there, but the datagrams are lost that would have told of its list."""
+        member = self._membership.get(node)
+        if member is not None and member.is_in_ring and self.directory.is_followed(node, self._membership.size):
+            self._ask(node)
+
+    def _ask(self, node: NodeId) -> None:
+        if node not in self._fetching and len(self._fetching) < FETCHES_MAX:
             self._fetching[node] = asyncio.ensure_future(self._fetch(node))
 
     async def _fetch(self, node: NodeId) -> None:

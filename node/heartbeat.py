@@ -214,6 +214,7 @@ class Heartbeat:
             self._calls.discard(call.node)
         now = self._loop.time()
         if is_there:
+            self._following.called(call.node)
             self._do(self._prober.answered(now, call.number, self._gossip.digest()))
         elif is_there is False:
             self._changed(self._prober.refused(now, call.number))

@@ -49,7 +49,7 @@ LINKS_MAX = 64
 LINK_IDLE_S = 300.0
 # One that could not be dialled is passed over for so long, unless it has been heard of since.
 SHUN_S = 1.0
-TELL_MAX = 32  # members that are told of something directly; all others hear the rumor
+TOLD_AT_ONCE_MAX = 32  # members that are told of something directly; the next when one of them has answered
 PING_S = 1.0
 NO_ANSWER_S = 5.0
 
@@ -371,13 +371,15 @@ class Links:
         return True if link is not None and await link.ask(messages.Ping(b"", 0), timeout_s) is not None else None
 
     async def tell(self, message: Message, timeout_s: float, *, open_only: bool = False) -> None:
-        """Say `message` to members, as many as is reasonable, and wait for their answers."""
-        nodes = list(self._links) if open_only else list(self.nodes()[:TELL_MAX])
+        """Say `message` to all members, the healthy first, and wait for their answers, `timeout_s` for each."""
+        nodes = list(self._links) if open_only else self.nodes()
+        room = asyncio.Semaphore(TOLD_AT_ONCE_MAX)
 
         async def tell(node: NodeId) -> None:
-            link = await self.to(node, timeout_s)
-            if link is not None:
-                await link.ask(message, timeout_s)
+            async with room:
+                link = await self.to(node, timeout_s)
+                if link is not None:
+                    await link.ask(message, timeout_s)
 
         await asyncio.gather(*(tell(node) for node in nodes))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..protocol import messages, payload
+from ..protocol import delta, messages, payload
 from ..protocol.errors import CorruptPayload, RemoteProtocolError
 from .lease import Granted, Leased
 from .neighbourhood import Reply
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .membership import Membership
     from .partials import Partials
     from .ring import NodeId
+    from .similar import Similar
     from .stats import Stats
 
 # What an owner may take to say that nothing came.
@@ -44,8 +45,15 @@ class Peers:
         stats: Stats,
         on_removed: Callable[[Sequence[bytes], int], None],
         partials: Partials,
+        similar: Similar,
+        held: Callable[[bytes], Payload | None],
     ) -> None:
-        """`on_removed` hears the stamp that a member gave to a removal instead of this node's."""
+        """`on_removed` hears the stamp that a member gave to a removal instead of this node's.
+
+        `held`: what this node has in memory, which does not count as a use.
+        """
+        self._similar = similar
+        self._held = held
         self._on_removed = on_removed
         self._partials = partials
         self._links = links
@@ -77,7 +85,8 @@ class Peers:
 
     async def get(self, node: NodeId, key: bytes, timeout_s: float) -> Reply | None:
         """The checked payload of `key`."""
-        return await self._ask_for(node, key, messages.Get(key, _ms(timeout_s), self._begun(key)), timeout_s)
+        request = messages.Get(key, _ms(timeout_s), self._begun(key))
+        return await self._ask_for(node, key, request, timeout_s)
 
     async def claim(self, node: NodeId, key: bytes, encode_s: float, timeout_s: float) -> Reply | None:
         """The checked payload of `key`, or what its owner says of who makes it."""
@@ -98,12 +107,21 @@ class Peers:
             await link.ask(messages.Release(key), timeout_s)
 
     async def _ask_for(
-        self, node: NodeId, key: bytes, request: messages.Get | messages.Claim | messages.Await, timeout_s: float
+        self,
+        node: NodeId,
+        key: bytes,
+        request: messages.Get | messages.Claim | messages.Await,
+        timeout_s: float,
+        *,
+        may_differ: bool = True,
     ) -> Reply | None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         link = self._links.link(node) or await self._links.to(node, timeout_s)
         on_broken = partial(self._keep_begun, key)
+        base = self._base(link, request) if link is not None and may_differ else None
+        if base is not None:
+            request = msgspec.structs.replace(request, like=messages.Like(base.key.packed, delta.same(base)))
         answered = await link.ask(request, timeout_s, on_broken=on_broken) if link is not None else None
         if link is None or answered is None:
             return None
@@ -119,6 +137,12 @@ class Peers:
                     whole = msgspec.structs.replace(request, begun=None)
                     return await self._ask_for(node, key, whole, deadline - loop.time())
                 return Reply(found) if found is not None else None
+            case messages.Difference():
+                found = self._made_of(link, base, answered.blob, key)
+                if found is None:  # what it is the difference from is not the same on both sides
+                    plain = msgspec.structs.replace(request, like=None)
+                    return await self._ask_for(node, key, plain, deadline - loop.time(), may_differ=False)
+                return Reply(found)
             case messages.Missing():
                 self._directory.correct(node, key)
                 return Reply(None)
@@ -130,6 +154,31 @@ class Peers:
                 return Reply(None, Leased(expected_ms / 1000))
             case _:
                 return None
+
+    def _base(self, link: Link, request: messages.Get | messages.Claim | messages.Await) -> Payload | None:
+        """What this node has that may be like what it asks for, where to be told the difference would be quicker."""
+        if isinstance(request, messages.Await) or request.begun is not None:
+            return None
+        pace = link.protocol.connection.pace
+        if not link.hello.abilities & messages.DELTA or pace is None or not delta.is_worth_it(pace):
+            return None
+        before = self._similar.to(request.key)
+        base = self._held(before) if before is not None else None
+        if base is None or not delta.may_be_base(base):
+            return None
+        return base.at(memoryview(bytes(base.data)))  # it may be evicted until the answer comes
+
+    def _made_of(self, link: Link, base: Payload | None, told: Buffer, key: bytes) -> Payload | None:
+        if base is None:
+            self._links.offended(link, RemoteProtocolError("a difference from nothing that was named"))
+            return None
+        try:
+            made = payload.parse(delta.applied(base, told), key)
+        except CorruptPayload:
+            self._stats.rejected_payloads += 1
+            return None
+        self._stats.bytes_in += len(told)
+        return made
 
     def _begun(self, key: bytes) -> messages.Begun | None:
         return self._partials.begun(asyncio.get_running_loop().time(), key)

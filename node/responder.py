@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..protocol import messages, payload
+from ..protocol import delta, messages, payload
 from ..protocol.connection import BLOB_BYTES_MAX
 from ..protocol.errors import CorruptPayload, RemoteProtocolError
 from ..protocol.frames import Buffer
@@ -44,6 +44,7 @@ class Answer(NamedTuple):
 
 _MISSING = Answer(messages.Missing())
 _FOUND = messages.Found()
+_DIFFERENCE = messages.Difference()
 
 
 class Responder:
@@ -138,11 +139,11 @@ class Responder:
                 return self._get_from_disk(request)
             self._journal.missed(request.key)
             return _MISSING
-        return self._found(held, request.begun)
+        return self._found(held, request.begun, request.like)
 
     async def _get_from_disk(self, request: messages.Get | messages.Claim) -> Answer:
         held = await self._store.get_from_disk(request.key, self._disk_timeout_s(request.left_ms))
-        return self._found(held, request.begun) if held is not None else _MISSING
+        return self._found(held, request.begun, request.like) if held is not None else _MISSING
 
     def _claim(self, peer: str, request: messages.Claim) -> Answer | Coroutine[Any, Any, Answer]:
         if request.key in self._store:
@@ -167,12 +168,18 @@ class Responder:
         """What a reader waits for the disk: no longer than the answer is of use."""
         return min(DISK_TIMEOUT_S, left_ms / 1000) if left_ms else DISK_TIMEOUT_S
 
-    def _found(self, held: Payload, begun: messages.Begun | None = None) -> Answer:
-        """The payload, or the rest of it for who has begun with the very same."""
+    def _found(self, held: Payload, begun: messages.Begun | None = None, like: messages.Like | None = None) -> Answer:
+        """The payload; the rest of it for who has begun with the very same; its difference from what is `like` it."""
         size = held.nbytes
         if begun is not None and begun.size < size and held.data[: payload.SAME_BYTES] == begun.same:
             self._stats.bytes_out += size - begun.size
             return Answer(messages.Found(begun.size), (held.data[begun.size :],), size - begun.size)
+        base = self._store.peek(like.key) if like is not None else None
+        if base is not None and like is not None and delta.same(base) == like.same:
+            told = delta.difference(base, held)
+            if told is not None:
+                self._stats.bytes_out += len(told)
+                return Answer(_DIFFERENCE, (told,), len(told))
         self._stats.bytes_out += size
         return Answer(_FOUND, (held.data,), size)
 

@@ -51,6 +51,7 @@ from .responder import Responder
 from .ring import Ring
 from .rumors import Rumors
 from .sightings import Announcement, Discovery, Sighting
+from .similar import Similar
 from .stand_ins import StandIns
 from .stats import Stats
 from .store.arena import Arena
@@ -129,7 +130,7 @@ class Settings:
     """Whether it is a cloud node: it answers who dials it, and has no members."""
     prices: Prices = ONLY_TIME
     """What energy is worth to it."""
-    abilities: int = messages.ZSTD | messages.CUT
+    abilities: int = messages.ZSTD | messages.CUT | messages.DELTA
     """What it tells others that it knows of the protocol."""
 
 
@@ -226,6 +227,7 @@ class Node:
             on_change=self._members_changed,
             on_timed=lambda node, seconds: self._costs.answered(loop.time(), node, seconds),
         )
+        self._similar = Similar()
         self._peers = Peers(
             self._links,
             self.membership,
@@ -233,6 +235,8 @@ class Node:
             self.stats,
             self._restamped,
             Partials.beside(memory.capacity_bytes),
+            self._similar,
+            self.store.peek,
         )
         self._costs = Costs(settings.prices)
         self._neighbourhood = Neighbourhood(
@@ -276,7 +280,7 @@ class Node:
             hour=hour if hour is not None else lambda: int(loop.time() // 3600) % 24,
         )
         self.resizing.on_resized = self._prefetching.resized
-        self.lookup.on_asked = self._prefetching.asked
+        self.lookup.on_asked = self._asked_by_stream
         self.responder = Responder(
             store=self.store,
             lookup=self.lookup,
@@ -584,6 +588,10 @@ class Node:
         if (cloud := self.store.cloud_state) is not None:
             parts["cloud"] = cloud
         return not self._is_leaving, parts
+
+    def _asked_by_stream(self, stream: str, key: bytes) -> None:
+        self._similar.asked(stream, key)
+        self._prefetching.asked(stream, key)
 
     def cluster(self) -> dict[str, Any]:
         """This node, the members as it sees them (itself too), and the ring."""

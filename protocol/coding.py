@@ -93,6 +93,11 @@ class PaceMeter:
         self._samples: deque[float] = deque(maxlen=SAMPLES)  # bytes a second
         self._told: float | None = None
 
+    @property
+    def pace(self) -> float | None:
+        """Bytes a second, as last told; None where the link is fast, or not known."""
+        return self._told
+
     def came(self, count: int, seconds: float) -> int | None:
         """`count` bytes came, `seconds` after those before them; the pace, when the sender should be told it."""
         self._bytes += count
@@ -127,14 +132,19 @@ class _Zstd(threading.local):
 _zstd = _Zstd()
 
 
-def unpack(data: Buffer, bytes_max: int) -> bytes:
+def pack(data: Buffer) -> bytes:
+    """`data` coded, whatever that gains."""
+    return _zstd.compressor.compress(data)
+
+
+def unpack(data: Buffer, bytes_max: int, ratio_max: int = RATIO_MAX) -> bytes:
     """What was packed; RemoteProtocolError when that is no such thing, or more than it may be, before it is made."""
     try:
         told = zstandard.get_frame_parameters(data)
         size = told.content_size  # 2**64 - 1 where it is not told
-        if not 0 < size <= min(bytes_max, RATIO_MAX * len(data)) or told.window_size > WINDOW_BYTES_MAX:
+        if not 0 < size <= min(bytes_max, ratio_max * len(data)) or told.window_size > WINDOW_BYTES_MAX:
             raise RemoteProtocolError(
-                f"{len(data)} coded bytes that unpack to {size}: at most {bytes_max}, and {RATIO_MAX} times as many"
+                f"{len(data)} coded bytes that unpack to {size}: at most {bytes_max}, and {ratio_max} times as many"
             )
         return _zstd.decompressor.decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:

@@ -130,6 +130,11 @@ class Connection:
         return self._heard_at
 
     @property
+    def pace(self) -> float | None:
+        """Bytes a second at which answers come, on a link that is slow enough for both sides to know."""
+        return self._meter.pace if self._meter is not None else None
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes that wait to be sent."""
         return self._writer.pending_bytes
@@ -179,7 +184,7 @@ class Connection:
         return self._writer.take(bytes_wanted)
 
     def _send(self, stream: int, message: Message, blob: Sequence[Buffer] = (), blob_bytes: int = 0) -> None:
-        self._writer.send(message.kind, stream, encode(message), blob, blob_bytes)
+        self._writer.send(message.kind, stream, encode(message), blob, blob_bytes, is_coded=message.is_coded)
 
     def _abandon(self, stream: int) -> None:
         self._abandoned.add(stream)

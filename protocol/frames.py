@@ -176,15 +176,18 @@ class FrameReader:
 class _Outgoing:
     """One message that is being sent, and how far."""
 
-    __slots__ = ("blob", "blob_bytes", "head", "kind", "left", "stream")
+    __slots__ = ("blob", "blob_bytes", "head", "is_coded", "kind", "left", "stream")
 
-    def __init__(self, kind: int, stream: int, head: bytes, blob: Sequence[Buffer], blob_bytes: int) -> None:
+    def __init__(
+        self, kind: int, stream: int, head: bytes, blob: Sequence[Buffer], blob_bytes: int, is_coded: bool
+    ) -> None:
         self.kind = kind
         self.stream = stream
         self.head = head
         self.blob = deque(memoryview(part) for part in blob)
         self.blob_bytes = blob_bytes
         self.left = blob_bytes
+        self.is_coded = is_coded
 
     def next_frame(self, out: list[Buffer], coder: Coder | None) -> int:
         """Append the next frame's buffers to `out`; how many bytes they have."""
@@ -192,7 +195,7 @@ class _Outgoing:
         self.left -= size
         parts = self._next_parts(size)
         coding = PLAIN
-        if coder is not None and (coded := coder.coded(parts, size)) is not None:
+        if coder is not None and not self.is_coded and (coded := coder.coded(parts, size)) is not None:
             parts, size, coding = [coded], len(coded), CODED
         if self.kind == DATA:
             out.append(HEADER.pack(size, DATA, coding, 0, self.stream, 0))
@@ -253,8 +256,20 @@ class FrameWriter:
         """Messages of which not everything was taken."""
         return len(self._ready) + len(self._short) + len(self._long)
 
-    def send(self, kind: int, stream: int, head: bytes, blob: Sequence[Buffer] = (), blob_bytes: int = 0) -> None:
-        """Queue a message; the blob's buffers are kept, not copied, until they are taken, unless it is small."""
+    def send(
+        self,
+        kind: int,
+        stream: int,
+        head: bytes,
+        blob: Sequence[Buffer] = (),
+        blob_bytes: int = 0,
+        *,
+        is_coded: bool = False,
+    ) -> None:
+        """Queue a message; the blob's buffers are kept, not copied, until they are taken, unless it is small.
+
+        One that `is_coded` goes as it is.
+        """
         assert len(head) <= HEAD_BYTES_MAX, f"head of {len(head)} bytes, at most {HEAD_BYTES_MAX}"
         if blob_bytes <= _JOINED_BYTES_MAX or blob_bytes <= min(SHORT_BYTES_MAX, _JOINED_BYTES_MAX * len(blob)):
             header = HEADER.pack(len(head) + blob_bytes, kind, 0, len(head), stream, blob_bytes)
@@ -263,7 +278,7 @@ class FrameWriter:
             self._ready_bytes += len(frame)
         else:
             queue = self._short if blob_bytes <= SHORT_BYTES_MAX else self._long
-            queue.append(_Outgoing(kind, stream, head, blob, blob_bytes))
+            queue.append(_Outgoing(kind, stream, head, blob, blob_bytes, is_coded))
             self._queued_bytes += blob_bytes
 
     def drop(self, stream: int) -> bool:

@@ -27,8 +27,10 @@ NOT_HERE, DID_NOT_FIT = -1, -2  # in the place of a size
 ENCODERS_MAX = 64
 INCARNATION_MAX = 2**53
 # In Hello.abilities: that what is said to it may be coded (`coding.py`), and may be broken off when it has cancelled.
+# DELTA: that it may be asked for a payload by what is like it, and answers with the difference (`delta.py`).
 ZSTD: Final = 1
 CUT: Final = 2
+DELTA: Final = 4
 
 # What is said of nodes ends up in tables, logs and calls to connect: it is bounded where it comes in.
 Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[!-~]*\Z")]
@@ -46,6 +48,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     """Anything that is said."""
 
     kind: ClassVar[int]
+    is_coded: ClassVar[bool] = False
+    """Whether its blob is coded as it is, and not once more on the way."""
 
 
 # -- the handshake: each side says it once, and nothing before it ----------------------------------------------
@@ -75,7 +79,7 @@ class Hello(Message, frozen=True, array_like=True):
     http_port: Port
     capacity_bytes: Annotated[int, Meta(ge=0)]
     abilities: Annotated[int, Meta(ge=0)] = 0
-    """What it knows beyond the first protocol: ZSTD, CUT. Other bits are of later ones."""
+    """What it knows beyond the first protocol: ZSTD, CUT, DELTA. Other bits are of later ones."""
 
 
 class Refused(Message, frozen=True, array_like=True):
@@ -110,14 +114,25 @@ class Begun(msgspec.Struct, frozen=True, array_like=True):
     same: Annotated[bytes, Meta(min_length=16, max_length=16)]
 
 
+class Like(msgspec.Struct, frozen=True, array_like=True):
+    """What the asker has that may be like it: the packed key, and the first 16 bytes of that payload."""
+
+    key: Annotated[bytes, Meta(min_length=64, max_length=64)]
+    same: Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+
 class Get(Message, frozen=True, array_like=True):
-    """The payload of a packed key. Answer: Found with the payload as its blob, or Missing."""
+    """The payload of a packed key. Answer: Found with the payload as its blob, or Missing.
+
+    Whoever is able to (DELTA) may be told what is `like` it, and may answer with a Difference.
+    """
 
     kind = 10
 
     key: bytes
     left_ms: LeftMs = 0
     begun: Begun | None = None
+    like: Like | None = None
 
 
 class Found(Message, frozen=True, array_like=True):
@@ -229,6 +244,7 @@ class Claim(Message, frozen=True, array_like=True):
     encode_ms: LeftMs
     left_ms: LeftMs = 0
     begun: Begun | None = None
+    like: Like | None = None
 
 
 class Granted(Message, frozen=True, array_like=True):
@@ -262,6 +278,13 @@ class Release(Message, frozen=True, array_like=True):
     kind = 26
 
     key: bytes
+
+
+class Difference(Message, frozen=True, array_like=True):
+    """Found, as the difference from what the asker has that is like it (`delta.py`), which is the blob."""
+
+    kind = 27
+    is_coded = True
 
 
 # -- the cluster -----------------------------------------------------------------------------------------------
@@ -522,7 +545,7 @@ MESSAGES: Final[dict[int, type[Message]]] = {
     message.kind: message
     for message in (
         Hello, Refused, Cancel, Pace, Get, Found, Missing, BatchGet, Batch, Has, Held, Put, Forget, Done,
-        Remove, AllRemoved, Claim, Granted, Leased, Await, Release,
+        Remove, AllRemoved, Claim, Granted, Leased, Await, Release, Difference,
         Ping, Ack, GetState, State, Leave, RemovedSums, RemovedPart, GetKeys, Keys,
     )
 }  # fmt: skip
@@ -535,12 +558,12 @@ REQUESTS: Final = frozenset(
 )  # fmt: skip
 ANSWERS: Final = frozenset(
     m.kind for m in (
-        Found, Missing, Batch, Held, Done, AllRemoved, Granted, Leased,
+        Found, Difference, Missing, Batch, Held, Done, AllRemoved, Granted, Leased,
         Ack, State, Refused, RemovedSums, RemovedPart, Keys,
     )
 )  # fmt: skip
 TO_CLOUD_NODE: Final = frozenset(m.kind for m in (Get, BatchGet, Has, Put, Forget, Ping))
-WITH_BLOB: Final = frozenset(m.kind for m in (Found, Batch, Put, Keys))
+WITH_BLOB: Final = frozenset(m.kind for m in (Found, Difference, Batch, Put, Keys))
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: Final[dict[int, msgspec.msgpack.Decoder[Any]]] = {

@@ -221,6 +221,16 @@ def parse(data: bytes | bytearray | memoryview, expected: bytes | None = None) -
     return payload
 
 
+def start_of_body(data: bytes | bytearray | memoryview) -> int:
+    """Where the body begins of what is only a payload's beginning yet; CorruptPayload where that is none."""
+    if len(data) < _HEADER.size:
+        raise CorruptPayload(f"payload of {len(data)} bytes: its header alone has {_HEADER.size}")
+    body_at: int = _HEADER.unpack_from(data)[3]
+    if not _HEADER.size <= body_at <= len(data):
+        raise CorruptPayload(f"header of {body_at} bytes in {len(data)}")
+    return body_at
+
+
 def _check_values(payload: Payload) -> None:
     body = payload._body()
     if payload.codec is Codec.INT8:

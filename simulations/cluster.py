@@ -91,10 +91,12 @@ class Cluster:
         memory: Callable[[int], MemoryStore | None] = lambda index: None,
         pack: Callable[[int], Callable[..., Payload]] = lambda index: payloads.encode,
         conversions: Sequence[Conversion] = (),
+        abilities: int = CUT,
     ) -> None:
         """The nodes have `ids`, or random ones. The functions say what the device with that number has.
 
-        `memory_bytes` is of the usual memory tier.
+        `memory_bytes` is of the usual memory tier. Coding is none of their usual `abilities`: it takes a processor's
+        time, which virtual time does not see.
         """
         self.network = InMemoryNetwork(seed=seed)
         self.nodes: list[Node] = []
@@ -111,6 +113,7 @@ class Cluster:
         self._memory = memory
         self._pack = pack
         self._conversions = conversions
+        self._abilities = abilities
         self._lan = Lan()
         self._rng = random.Random(f"{seed}:cluster")
         self._boots = 0
@@ -185,7 +188,7 @@ class Cluster:
                 http=(f"n{index}", 7440),
                 shown_host=f"n{index}",
                 seeds=tuple(seeds),
-                abilities=CUT,  # coding takes a processor's time, which virtual time does not see
+                abilities=self._abilities,
             ),
             Identity(node_id, f"{self._boots:032x}", None, 0),
             network=self.network.host(f"n{index}", self._link(index)),

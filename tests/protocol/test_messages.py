@@ -30,6 +30,7 @@ from edgecache.protocol.messages import (
     Cancel,
     Claim,
     CurrentVersion,
+    Difference,
     Done,
     Encoder,
     Forget,
@@ -44,6 +45,7 @@ from edgecache.protocol.messages import (
     Keys,
     Leased,
     Leave,
+    Like,
     Member,
     Message,
     Missing,
@@ -68,7 +70,7 @@ EXAMPLES: list[Message] = [
     Refused("no room"),
     Cancel(),
     Pace(12_500_000),
-    Get(bytes(64), 250, Begun(2**20, bytes(16))),
+    Get(bytes(64), 250, Begun(2**20, bytes(16)), Like(bytes(64), bytes(16))),
     Found(2**20),
     Missing(),
     BatchGet([bytes(64), b"\xff" * 64], 2000),
@@ -80,11 +82,12 @@ EXAMPLES: list[Message] = [
     Done(3),
     Remove([bytes(64), bytes(32)], 7),
     AllRemoved(3, 2**53),
-    Claim(bytes(64), 60, 6, Begun(1, bytes(16))),
+    Claim(bytes(64), 60, 6, Begun(1, bytes(16)), Like(bytes(64), bytes(16))),
     Granted(120),
     Leased(45),
     Await(bytes(64), 50),
     Release(bytes(64)),
+    Difference(),
     Ping(bytes(16), 2**40),
     Ack(bytes(16), 0),
     GetState(),
@@ -117,7 +120,7 @@ def test_every_message_has_an_example_and_its_own_number() -> None:
 def test_a_message_is_a_request_or_an_answer_or_neither() -> None:
     assert {State.kind, RemovedSums.kind, RemovedPart.kind} == REQUESTS & ANSWERS  # told, or answered in kind
     assert set(MESSAGES) - REQUESTS - ANSWERS == {Hello.kind, Cancel.kind, Pace.kind}
-    assert {Found.kind, Batch.kind, Put.kind, Keys.kind} == WITH_BLOB
+    assert {Found.kind, Difference.kind, Batch.kind, Put.kind, Keys.kind} == WITH_BLOB
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)

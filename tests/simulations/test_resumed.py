@@ -109,7 +109,7 @@ async def test_the_rest_of_what_nobody_has_begun_ends_the_connection() -> None:
     large = made(1)
     async with three(large) as (_, peers, first, _):
         answer = Answer(messages.Found(7), (large.data,), large.nbytes)
-        first.responder._found = lambda held, begun=None: answer  # type: ignore[method-assign]
+        first.responder._found = lambda *asked: answer  # type: ignore[method-assign]
         assert await peers.get(first.id, large.key.packed, 10.0) is None
         assert peers._stats.protocol_errors == 1
 
