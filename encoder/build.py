@@ -106,8 +106,11 @@ def fitted(
         assert pixels is not None
         assert wanted is not None
         small = replace(options.shortcuts, side=options.small_side)
-        modules[SMALL] = bridged(model, small, pixels, wanted)
-        if not options.small_bits:
+        if options.is_cascade:
+            options, modules[SMALL] = _first_look(model, options, small, pixels, wanted, cosine_min)
+        else:
+            modules[SMALL] = bridged(model, small, pixels, wanted)
+        if not options.small_bits and not options.is_cascade:
             cosines = cosine_of(through(modules[SMALL], pixels), wanted)
             plainness = np.array([-detail_bits(picture) for picture in pixels.numpy()], np.float32)
             (threshold,) = thresholds_for([plainness], [cosines], cosine_min)
@@ -137,6 +140,27 @@ def bridged(
         assert wanted is not None
         reduced.bridge = fit_bridge(through(reduced, pixels), wanted)
     return reduced
+
+
+def _first_look(
+    model: VisionTransformer,
+    options: Options,
+    shortcuts: Shortcuts,
+    pixels: Tensor,
+    wanted: Tensor,
+    cosine_min: float,
+) -> tuple[Options, Stage]:
+    """What sees everybody small, and how sure one must be to need no more."""
+    reduced = ReducedVit(model, shortcuts).eval()
+    stage = Stage(reduced, reduced.run, nn.Identity(), is_first=True, is_last=False)
+    made, (sureness, *_) = _through_stage(stage, (pixels,))
+    if shortcuts.is_bridged:
+        stage.bridge = fit_bridge(made, wanted)
+        made, (sureness, *_) = _through_stage(stage, (pixels,))
+    if not options.small_sureness:
+        (threshold,) = thresholds_for([sureness.numpy()], [cosine_of(made, wanted)], cosine_min)
+        options = replace(options, small_sureness=threshold)
+    return options, stage
 
 
 def _with_exits(
@@ -211,8 +235,9 @@ def _inputs(modules: Mapping[str, nn.Module], batches: Sequence[Array]) -> Itera
     for pixels in batches:
         state: tuple[Array, ...] = (pixels,)
         for name, module in modules.items():
-            yield name, state if isinstance(module, Stage) else (pixels,)
-            if isinstance(module, Stage) and not module.is_last:
+            is_staged = isinstance(module, Stage) and name != SMALL
+            yield name, state if is_staged else (pixels,)
+            if is_staged and not module.is_last:
                 state = tuple(TorchGraph(module).run(*state)[2:])
 
 

@@ -62,6 +62,7 @@ def shortcuts_alone(shape: VitShape, least_needed: Sequence[int]) -> list[Option
     made = [Options(shortcuts=cut) for pair in zip(cuts, bridged, strict=True) for cut in pair]
     made += [Options(shortcuts=Shortcuts(is_bridged=True), exits=exits) for exits in exits_of(depth)]
     made += [Options(shortcuts=Shortcuts(is_bridged=True), small_side=side) for side in sides(shape)]
+    made += [Options(shortcuts=Shortcuts(is_bridged=True), small_side=side, is_cascade=True) for side in sides(shape)]
     made += [
         Options(shortcuts=Shortcuts(is_bridged=is_bridged), slim=slim)
         for slim in slims(shape, least_needed)
@@ -117,9 +118,10 @@ def combinations(shape: VitShape) -> list[Options]:
         if shape.activation != SWIGLU:
             made += [Options(shortcuts=cuts, slim=Slim(channels=share)) for share in CHANNEL_SHARES]
         made += [
-            Options(shortcuts=cuts, exits=exits, small_side=side)
+            Options(shortcuts=cuts, exits=exits, small_side=side, is_cascade=is_cascade)
             for exits in exits_of(shape.depth)[:1]
             for side in sides(shape)
+            for is_cascade in (False, True)
         ]
     return made
 

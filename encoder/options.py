@@ -54,6 +54,11 @@ class Options:
     small_bits: float = 0.0
     """Up to how many bits of detail that is; found on images when the encoder is made."""
     slim: Slim = field(default_factory=Slim)
+    is_cascade: bool = False
+    """Whether everybody is seen at `small_side` first, and who is not sure then whole (Wang et al., "Not All Images are
+    Worth 16x16 Words", 2021, section 3); else detail decides beforehand."""
+    small_sureness: float = 0.0
+    """How sure that is; found on images when the encoder is made."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS[self.runtime]:
@@ -63,6 +68,8 @@ class Options:
             raise InvalidValue(f"exits {self.exits}: expected numbers of blocks, ascending")
         if self.exits and self.shortcuts.prune:
             raise InvalidValue(f"exits {self.exits} and prune {self.shortcuts.prune}: one of them")
+        if self.is_cascade and (not self.small_side or self.shortcuts.prune):
+            raise InvalidValue("a cascade wants a small_side, and no pruning")
         if self.small_side and self.slim.kernels:
             raise InvalidValue(f"small_side {self.small_side} and kernels {self.slim.kernels}: one of them")
 
@@ -79,8 +86,11 @@ class Options:
     def canonical(self) -> bytes:
         """The same bytes for the same options, whatever wrote them: part of an encoder's fingerprint."""
         said = asdict(self)
+        # As it was before there were these: profiles keep their identity.
         if self.slim == Slim():
-            del said["slim"]  # as it was before there was one: profiles keep their identity
+            del said["slim"]
+        if not self.is_cascade:
+            del said["is_cascade"], said["small_sureness"]
         return msgspec.json.encode(said, order="sorted")
 
     def __str__(self) -> str:
@@ -103,6 +113,6 @@ class Options:
         ]
         parts += [f"kernels {','.join(map(str, self.slim.kernels))}"] * bool(self.slim.kernels)
         parts += [f"exits {','.join(map(str, self.exits))}"] * bool(self.exits)
-        parts += [f"small {self.small_side}"] * bool(self.small_side)
+        parts += [f"{'cascade' if self.is_cascade else 'small'} {self.small_side}"] * bool(self.small_side)
         parts += ["bridged"] * cuts.is_bridged
         return ", ".join(parts)

@@ -24,6 +24,8 @@ def tower_of(options: Options, graphs: Mapping[str, Graph]) -> Tower:
         main = Exiting(stages, options.exit_sureness)
     else:
         main = Single(graphs[MAIN])
+    if options.is_cascade:
+        return Cascade(graphs[SMALL], main, options.small_sureness)
     return Routed(Single(graphs[SMALL]), main, options.small_bits) if options.small_side else main
 
 
@@ -55,6 +57,26 @@ class Routed:
         small, main = self.small(pixels[is_small]), self.main(pixels[~is_small])
         features = np.empty((len(pixels), *main.shape[1:]), np.float32)
         features[is_small], features[~is_small] = small, main
+        return features
+
+
+class Cascade:
+    """Every image goes to the graph that sees it small; who is less sure than `sureness` goes on to the full tower."""
+
+    def __init__(self, small: Graph, main: Tower, sureness: float) -> None:
+        self._small, self.main, self._sureness = small, main, sureness
+        self.went_small = 0
+        """How many images needed no second look."""
+
+    def __call__(self, pixels: Array) -> Array:
+        features, sureness, *_ = self._small.run(pixels)
+        is_unsure = sureness < self._sureness
+        self.went_small += len(pixels) - int(is_unsure.sum())
+        if is_unsure.all():
+            return self.main(pixels)
+        if is_unsure.any():
+            features = features.copy()  # the runtime's own memory, perhaps
+            features[is_unsure] = self.main(pixels[is_unsure])
         return features
 
 

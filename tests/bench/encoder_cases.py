@@ -54,8 +54,8 @@ class Case:
         return ", ".join(part for part in (str(self.options), self.what, asked) if part)
 
 
-def alone(installed: Sequence[Runtime], only: Sequence[str]) -> list[Case]:
-    """Every runtime in every precision, leaving nothing out; plain torch first, whatever `only` says."""
+def alone(installed: Sequence[Runtime]) -> list[Case]:
+    """Every runtime in every precision, leaving nothing out; plain torch first."""
     says = {
         "float32": "graph fusion by the runtime: no figure",
         "bfloat16": "half the bytes, no loss (Kalamkar et al., 2019)",
@@ -68,7 +68,6 @@ def alone(installed: Sequence[Runtime], only: Sequence[str]) -> list[Case]:
         Case(names.get(precision, "INT8"), says[precision], Options(runtime, precision))
         for runtime in installed
         for precision in PRECISIONS[runtime]
-        if not only or runtime in only or Options(runtime, precision) == Options()
     ]
 
 
@@ -87,6 +86,11 @@ def on(best: Options, work: Bench) -> list[Case]:
     cases = [Case("smaller input", side, cut(side=pixels)) for pixels in candidates.sides(shape)]
     cases += [
         Case("adaptive input resolution", side, replace(cut(), small_side=pixels), cosine_min=asked)
+        for pixels in candidates.sides(shape)
+        for asked in ASKED
+    ]
+    cases += [
+        Case("cascade", side, replace(cut(), small_side=pixels, is_cascade=True), cosine_min=asked)
         for pixels in candidates.sides(shape)
         for asked in ASKED
     ]
@@ -148,11 +152,12 @@ def together(best: Options, work: Bench) -> list[Case]:
         cut(merge=few, side=large),
         cut(merge=some, side=small),
     ]
-    for asked in ASKED:
-        made += [cut(asked, merge=merge, exits=exits) for merge in (few, some)]
-        made += [cut(asked, merge=few, small_side=side) for side in (large, small)]
-        made += [cut(asked, merge=few, exits=exits, small_side=side) for side in (large, small)]
-    made += [cut(ASKED[-1], merge=some, exits=exits, small_side=small, slim=slim)]
+    asked = ASKED[-1]
+    made += [cut(asked, merge=merge, exits=exits) for merge in (few, some)]
+    made += [cut(asked, merge=few, small_side=side) for side in (large, small)]
+    made += [cut(asked, merge=few, small_side=small, is_cascade=True)]
+    made += [cut(asked, merge=some, exits=exits, small_side=small, is_cascade=cascade) for cascade in (False, True)]
+    made += [cut(asked, merge=some, exits=exits, small_side=small, is_cascade=True, slim=slim)]
     return made
 
 

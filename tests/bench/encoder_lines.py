@@ -22,7 +22,7 @@ from edgecache.encoder.measure import Row
 from edgecache.encoder.options import Options
 from edgecache.encoder.runtimes import Array, Graph, Runtime, open_graph
 from edgecache.encoder.runtimes.torch_graph import TorchGraph
-from edgecache.encoder.towers import Exiting, Routed, Tower, tower_of
+from edgecache.encoder.towers import Cascade, Exiting, Routed, Tower, tower_of
 from edgecache.protocol.errors import InvalidValue
 
 from .encoder_cases import Case, made_of
@@ -138,7 +138,8 @@ class Lines:
         if (seconds := _seconds(tower, work)) > SECONDS_MAX:
             raise InvalidValue(f"{seconds:.0f} s for an image, at most {SECONDS_MAX:g}")
         tower = tower_of(options, self._graphs(line))  # with its counters at zero
-        made = measure.features_of(tower, work.measured.pixels)
+        is_plain = options == Options() and not case.make and not case.change
+        made = work.plain_measured if is_plain else measure.features_of(tower, work.measured.pixels)
         row = measure.fidelity(row, made, work.plain_measured, work.measured.labels, work.classify)
         return msgspec.structs.replace(line, row=row, shares=shares_of(tower, len(made)))
 
@@ -166,8 +167,8 @@ class Lines:
 def ways(options: Options) -> list[Options]:
     """Every way that an image can go, as options with which all go that way: seen small, then by where they leave."""
     never, always = 2.0, -2.0  # sureness is a cosine or a probability
-    found = [replace(options, small_bits=np.inf)] if options.small_side else []
-    whole = replace(options, small_bits=-np.inf) if options.small_side else options
+    found = [replace(options, small_bits=np.inf, small_sureness=always)] if options.small_side else []
+    whole = replace(options, small_bits=-np.inf, small_sureness=never) if options.small_side else options
     stages = len(options.exits) + 1
     return found + [
         replace(whole, exit_sureness=(never,) * stage + (always,) * (stages - 1 - stage)) for stage in range(stages)
@@ -176,8 +177,8 @@ def ways(options: Options) -> list[Options]:
 
 def shares_of(tower: Tower, count: int) -> tuple[float, ...]:
     """The share of `count` images that went each of the `ways`."""
-    small = [tower.went_small] if isinstance(tower, Routed) else []
-    main = tower.main if isinstance(tower, Routed) else tower
+    small = [tower.went_small] if isinstance(tower, Routed | Cascade) else []
+    main = tower.main if isinstance(tower, Routed | Cascade) else tower
     left = main.left_at if isinstance(main, Exiting) else [count - sum(small)]
     return tuple(number / count for number in [*small, *left])
 

@@ -47,7 +47,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="images that are not fitted on")
     parser.add_argument("--fitted", type=int, default=300, help="images that are fitted on")
     parser.add_argument("--timed", type=int, default=8, help="images that are timed")
-    parser.add_argument("--runtime", action="append", default=[], help="only these, beside plain torch")
+    parser.add_argument(
+        "--runtime", action="append", default=[], metavar="NAME", help="only these, as `onnx int8`, beside plain torch"
+    )
     parser.add_argument("--min-cosine", type=float, default=0.99)
     parser.add_argument(
         "--only",
@@ -64,8 +66,13 @@ def main() -> None:
         work = Bench.prepare(
             options.encoder, options.images, count=count, threads=1, batch=1, say=say, fitted_count=options.fitted
         )
-        whole = dict(enumerate(alone(candidates.installed_runtimes(), options.runtime)))
-        lines.ask(work, whole, options.min_cosine)
+        whole = dict(enumerate(alone(candidates.installed_runtimes())))
+        chosen = {
+            place: case
+            for place, case in whole.items()
+            if not options.runtime or case.options == Options() or case.name in options.runtime
+        }
+        lines.ask(work, chosen, options.min_cosine)
         timed = work.measured.pixels
     else:
         timed = ImageSet.read(options.images, torch_encoder(options.encoder).preprocessing, options.timed).pixels
@@ -75,10 +82,10 @@ def main() -> None:
     if "fidelity" in parts:
         cases = enumerate(on(best.options, work), start=len(whole))
         words = options.only or [""]
-        chosen = [(place, case) for place, case in cases if any(word in case.technique for word in words)]
+        some = [(place, case) for place, case in cases if any(word in case.technique for word in words)]
         # In the order of the words: what is wanted most comes first.
-        chosen.sort(key=lambda one: next(at for at, word in enumerate(words) if word in one[1].technique))
-        lines.ask(work, dict(chosen), options.min_cosine)
+        some.sort(key=lambda one: next(at for at, word in enumerate(words) if word in one[1].technique))
+        lines.ask(work, dict(some), options.min_cosine)
     if "timing" in parts:
         lines.time(timed, best, say)
     if "write" in parts:

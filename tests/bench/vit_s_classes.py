@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 SIDE = 224
 PREPARED = Preprocessing(height=SIDE, width=SIDE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-SIDES = ((0.55, (70, 84, 98)), (0.9, (112, 140)), (1.0, (SIDE,)))
+SIDES = ((0.45, (70, 84, 98)), (0.6, (112, 140)), (1.0, (112, SIDE, SIDE)))
 """Until which share of the time pictures have one of which sides."""
 MERGED_SHARE = 0.5
 """Of the tokens, merged away over the whole depth for one batch in two."""
@@ -44,6 +44,9 @@ LEARNING_RATE = 1.5e-4
 HEADS_RATE = 10.0  # times that: they begin with nothing
 LAYER_DECAY = 0.85
 FROZEN_BLOCKS = 4
+FROZEN_AT_SIDE = (
+    8  # at the full size: what changes with it is mostly the top (Touvron et al., "Fixing", 2019, section 4)
+)
 WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.05
 WATCHED = (5, 8)  # blocks with a head on the way
@@ -57,8 +60,9 @@ class Lessons:
 
     def __init__(self, model: VisionTransformer, seed: int) -> None:
         self.model = model
-        self.model.head = nn.Linear(model.shape.dim, CLASSES)
-        self.model.shape = replace(model.shape, classes=CLASSES)
+        if not model.shape.classes:
+            self.model.head = nn.Linear(model.shape.dim, CLASSES)
+            self.model.shape = replace(model.shape, classes=CLASSES)
         self.watching = nn.ModuleList(nn.Linear(model.shape.dim, CLASSES) for _ in WATCHED)
         self._chance = random.Random(seed)
         self._optimizer = torch.optim.AdamW(self._groups(), weight_decay=WEIGHT_DECAY)
@@ -83,13 +87,13 @@ class Lessons:
         model = self.model
         grid = (pixels.shape[-1] // model.shape.patch_side) ** 2
         reduced = ReducedVit(model, Shortcuts(merge=round(merged * grid / model.shape.depth)))
+        frozen = FROZEN_AT_SIDE if pixels.shape[-1] == SIDE else FROZEN_BLOCKS
+        watched: list[Tensor] = []
         with torch.no_grad():
             kept = Tokens.all_of(model.embed(pixels))
-            for index in range(FROZEN_BLOCKS):
+        for index in range(model.shape.depth):
+            with torch.set_grad_enabled(index >= frozen):
                 reduced.block(kept, index)
-        watched: list[Tensor] = []
-        for index in range(FROZEN_BLOCKS, model.shape.depth):
-            reduced.block(kept, index)
             if index in WATCHED:
                 watched.append(self.watching[len(watched)](model.norm(kept.on_the_grid()).mean(dim=1)))
         return model.classify(model.norm(kept.on_the_grid())), watched
@@ -144,26 +148,31 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=17.0, help="of one core's time")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", type=Path, help="an earlier run's --out to go on from")
+    parser.add_argument("--progress", type=float, default=0.0, help="at this share of the time")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     train, test = (Labelled.read(options.data, part) for part in ("train", "test"))
-    lessons = Lessons(checkpoint.load(options.directory), options.seed)
+    before = vit_file.model_of(options.resume.read_bytes()) if options.resume else checkpoint.load(options.directory)
+    lessons = Lessons(before, options.seed)
     model = lessons.model
     generator = torch.Generator().manual_seed(options.seed)
-    started = told = time.process_time()
+    spent = 60 * options.minutes * options.progress
+    told = spent
     for steps, (pixels, labels) in enumerate(small_batches(train, generator)):
-        now = time.process_time()
-        progress = (now - started) / (60 * options.minutes)
-        if now - told > TOLD_EVERY_S or progress >= 1:
-            told = now
+        progress = spent / (60 * options.minutes)
+        if spent - told > TOLD_EVERY_S or progress >= 1:
+            told = spent
             save(model, options.out)
-            side = 112 if progress < 1 else SIDE
-            right = right_share(model, test, side, TOLD_IMAGES)
-            print(f"{progress:4.0%} {steps} steps, top-1 of {TOLD_IMAGES} at {side}²: {right:.1%}", flush=True)
+            for side in (SIDE // 2, SIDE) if progress >= 1 else (SIDE // 2,):
+                right = right_share(model, test, side, TOLD_IMAGES)
+                print(f"{progress:4.0%} {steps} steps, top-1 of {TOLD_IMAGES} at {side}²: {right:.1%}", flush=True)
         if progress >= 1:
             return
+        started = time.process_time()
         loss = lessons.step(pixels, labels, progress)
+        spent += time.process_time() - started
         if steps % 20 == 0:
             print(f"{progress:4.0%} step {steps} loss {loss:.3f}", flush=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from edgecache.encoder.build import build, cosine_of, through
 from edgecache.encoder.options import Options, Precision
 from edgecache.encoder.runtimes import Array, Runtime
 from edgecache.encoder.shortcuts import Shortcuts
-from edgecache.encoder.towers import Exiting, Routed
+from edgecache.encoder.towers import Cascade, Exiting, Routed
 from edgecache.encoder.vit import VisionTransformer
 from edgecache.protocol.errors import InvalidValue
 
@@ -57,6 +59,22 @@ def test_plain_pictures_are_seen_small_and_busy_ones_whole(tiny_model: VisionTra
     plain = through(tiny_model, torch.from_numpy(both)).numpy()
     assert np.abs(features[1] - plain[1]).max() < 1e-4
     assert np.abs(features[0] - plain[0]).max() > 1e-3
+
+
+def test_in_a_cascade_who_is_sure_at_first_look_needs_no_second(tiny_model: VisionTransformer, pictures: Array) -> None:
+    cascade = Options(Runtime.ONNX, shortcuts=Shortcuts(is_bridged=True), small_side=24, is_cascade=True)
+    built = build(tiny_model, cascade, pictures, cosine_min=0.9)
+    assert isinstance(built.tower, Cascade)
+    made = np.concatenate([built.tower(picture[None]) for picture in pictures])
+    assert 0 < built.tower.went_small < len(pictures)
+    wanted = through(tiny_model, torch.from_numpy(pictures))
+    near = cosine_of(torch.from_numpy(made), wanted)
+    assert (near > 0.999).sum() == len(pictures) - built.tower.went_small
+    assert near[near <= 0.999].mean() > 0.89
+    everybody = build(tiny_model, replace(cascade, small_sureness=-1.0), pictures)
+    assert everybody.tower(pictures[:1]).shape == (1, 64, 192)
+    with pytest.raises(InvalidValue, match="a cascade wants a small_side, and no pruning"):
+        Options(is_cascade=True)
 
 
 def test_how_many_are_seen_small_follows_the_fidelity_asked_for(tiny_model: VisionTransformer, pictures: Array) -> None:
