@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from edgecache.encoder import quantization, vit_file
-from edgecache.encoder.export import check, error_of, exported
+from edgecache.encoder.export import OPSET, check, error_of, exported
 from edgecache.encoder.runtimes import Array, Runtime, open_graph
 from edgecache.encoder.runtimes.onnx_graph import OnnxGraph
 from edgecache.encoder.runtimes.torch_graph import TorchGraph
@@ -66,6 +67,13 @@ def test_int8_is_smaller_and_stays_near(
     for picture in pictures(3):
         (made,), (expected,) = graph.run(*picture), TorchGraph(model).run(*picture)
         assert 0.98 < cosine(made, expected) < 1 - 1e-7
+
+
+def test_int8_is_folded_and_written_in_the_standards_operators_alone(onnx_file: bytes) -> None:
+    graph = onnx.load_from_string(quantization.dynamic_int8(onnx_file))
+    assert [(one.domain, one.version) for one in graph.opset_import] == [("", OPSET)]
+    assert {node.domain for node in graph.graph.node} == {""}
+    assert not [node for node in graph.graph.node if node.op_type == "Constant"]
 
 
 def test_bfloat16_stays_near(model: VisionTransformer, onnx_file: bytes) -> None:
