@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..protocol import messages
 from ..protocol.errors import RemoteProtocolError
+from .directory import FOLLOWED_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from .membership import Membership
     from .ring import NodeId
 
-# A node that starts is told lists of 0.1 MB by each of the others: one each second, as it probes them, and should one
-# link be slow, another beside it.
+# A node that starts is told lists of 0.1 MB by each of the others: one after another, and should one link be slow,
+# another beside it.
 FETCHES_MAX = 2
 FETCH_TIMEOUT_S = 5.0
 # Who has not told yet what it holds is asked for whatever is wanted, by each request. So it is probed out of its turn,
@@ -37,6 +38,7 @@ class Following:
         self._membership = membership
         self._links = links
         self._fetching: dict[NodeId, asyncio.Task[None]] = {}
+        self._to_fetch: dict[NodeId, None] = {}  # the next, of those that are followed
         self._untold: list[NodeId] = []
         self._untold_at = (-1, -1)
         self._asked: dict[NodeId, int] = {}  # of those, how often
@@ -56,7 +58,7 @@ class Following:
         """Some of those, who are to be probed now: their answers tell what they hold, or that it is to be fetched."""
         if not self.untold():
             return []
-        wanted = [node for node in self._untold if self._asked.get(node, 0) < ASKED_MAX and node not in self._fetching]
+        wanted = [node for node in self._untold if self._asked.get(node, 0) < ASKED_MAX and not self._is_fetched(node)]
         wanted.sort(key=lambda node: self._asked.get(node, 0))
         for node in wanted[:ASKED_AT_ONCE]:
             self._asked[node] = self._asked.get(node, 0) + 1
@@ -84,7 +86,17 @@ class Following:
             self._ask(node)
 
     def _ask(self, node: NodeId) -> None:
-        if node not in self._fetching and len(self._fetching) < FETCHES_MAX:
+        if not self._is_fetched(node) and len(self._to_fetch) < FOLLOWED_MAX:
+            self._to_fetch[node] = None
+            self._fetch_next()
+
+    def _is_fetched(self, node: NodeId) -> bool:
+        return node in self._fetching or node in self._to_fetch
+
+    def _fetch_next(self) -> None:
+        while self._to_fetch and len(self._fetching) < FETCHES_MAX:
+            node = next(iter(self._to_fetch))
+            del self._to_fetch[node]
             self._fetching[node] = asyncio.ensure_future(self._fetch(node))
 
     async def _fetch(self, node: NodeId) -> None:
@@ -101,9 +113,11 @@ class Following:
                 self._links.offended(link, error)
         finally:
             del self._fetching[node]
+            self._fetch_next()
 
     async def close(self) -> None:
         """Fetch no more."""
+        self._to_fetch.clear()
         fetching = list(self._fetching.values())
         for task in fetching:
             task.cancel()

@@ -37,6 +37,9 @@ BODY_BYTES_MAX = HEAD_BYTES_MAX + CHUNK_BYTES
 _JOINED_BYTES_MAX = 8 * 1024
 # What is received is copied from here while it is still in the core's own cache.
 _READ_BYTES = 64 * 1024
+# Most connections never need more, of a large frame the rest is received elsewhere; where many small frames come at
+# once, they are read together.
+_READER_BYTES = 8 * 1024
 # A frame of which less is missing is waited for.
 _SPLIT_BYTES_MIN = 8 * 1024
 
@@ -75,9 +78,10 @@ class FrameReader:
 
     def __init__(self, blob_bytes_max: int) -> None:
         self._blob_bytes_max = blob_bytes_max
-        self._view = uninitialized(HEADER_BYTES + BODY_BYTES_MAX)
+        self._view = uninitialized(_READER_BYTES)
         self._start = 0  # of what no frame has been made of yet
         self._end = 0
+        self._is_too_small = False
         self.split_stream = 0
         self.missing = 0
         """Bytes of the frame that was split, on `split_stream`, that are still to come."""
@@ -90,6 +94,10 @@ class FrameReader:
             rest = self._end - self._start
             self._view[:rest] = self._view[self._start : self._end]
             self._start, self._end = 0, rest
+        if self._end == len(self._view) or self._is_too_small:  # it may be part of a frame that is received whole
+            view = uninitialized(HEADER_BYTES + BODY_BYTES_MAX)
+            view[: self._end] = self._view[: self._end]
+            self._view, self._is_too_small = view, False
         return self._view[self._end : _READ_BYTES if self._end < _READ_BYTES else None]
 
     @property
@@ -125,6 +133,8 @@ class FrameReader:
             frames.append(Frame(kind, stream, view[head_at:piece_at], blob_bytes, piece))
             at = next_at
         self._start = at
+        if end == len(view) == _READER_BYTES and len(frames) > 1:
+            self._is_too_small = True
         return frames
 
     def split(self) -> Frame | None:
@@ -142,6 +152,8 @@ class FrameReader:
         if piece_at > end or missing < _SPLIT_BYTES_MIN or coding == CODED:
             return None
         self._start, self.split_stream, self.missing = end, stream, missing
+        if len(view) == _READER_BYTES and HEADER_BYTES + body_bytes <= _READ_BYTES:
+            self._is_too_small = True
         return Frame(kind, stream, view[head_at:piece_at], blob_bytes, view[piece_at:end], missing)
 
     def received_elsewhere(self, count: int) -> None:

@@ -43,10 +43,9 @@ class InMemoryNetwork:
             self._hosts[name] = Host(self, name, self._access(link or self._link))
         return self._hosts[name]
 
-    def path(self, source: str, target: str, number: int) -> Path:
-        """The way from one host to the other, for their connection with that number."""
-        rng = random.Random(f"{self.seed}:{source}>{target}:{number}")
-        return Path(self.host(source).access, self.host(target).access, rng)
+    def path(self, source: str, target: str) -> Path:
+        """The way from one host to the other, for one of their connections."""
+        return Path(self.host(source).access, self.host(target).access, self.host(source).rng)
 
     def _access(self, link: Link) -> Access:
         if not link.is_shared:
@@ -141,15 +140,15 @@ class Host:
         self.transports: dict[int, InMemoryTransport] = {}
         self.sockets: dict[int, InMemoryDatagrams] = {}
         self.datagrams_sent = 0
+        self.rng = random.Random(f"{network.seed}:{name}")
+        """Of all that it sends on connections."""
         self._free_ports = itertools.count(49152)
-        self._connections = itertools.count()
 
     async def connect(self, protocol_factory: Callable[[], _P], address: Address) -> _P:
         """A connection to `address`: after a round trip, refused after one, or never."""
         loop = asyncio.get_running_loop()
-        network, number = self.network, next(self._connections)
-        there = network.path(self.name, address[0], number)
-        back = network.path(address[0], self.name, number)
+        network = self.network
+        there, back = network.path(self.name, address[0]), network.path(address[0], self.name)
         await asyncio.sleep(back.carry(there.carry(loop.time(), 0), 0) - loop.time())
         reachable: asyncio.Future[None] = loop.create_future()
 

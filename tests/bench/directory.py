@@ -120,7 +120,7 @@ async def _join(keys: int, nodes: int) -> None:
         sent = cluster.network.bytes_sent - before
         each = nodes * (nodes - 1) * keys
         print(
-            f"{nodes} nodes that hold {keys:,} keys each and know nothing of each other: all told after {took_s:.0f} s "
+            f"{nodes} nodes that hold {keys:,} keys each from one moment on: all told after {took_s:.0f} s "
             f"(bound: {2 * (nodes - 1) * PERIOD_S:.0f}), {sent / each:.2f} bytes for each key and node that learnt it, "
             f"{sent / nodes / took_s:,.0f} B/s a node"
         )

@@ -96,6 +96,19 @@ def test_the_largest_frame_fits_and_the_buffer_is_never_full() -> None:
     assert got == 3 * [largest]
 
 
+def test_where_many_small_frames_come_at_once_they_are_read_together() -> None:
+    small: Said = (17, 1, b"h", 3000, b"p" * 3000)
+    reader, wire = FrameReader(BLOB_MAX), 40 * _wire(*small)
+    reads, got = [], []
+    while wire:
+        count = min(len(buffer := reader.buffer()), len(wire))
+        buffer[:count], wire = wire[:count], wire[count:]
+        reads.append(count)
+        got += _said(reader.received(count))
+    assert got == 40 * [small]
+    assert len(reads) <= 4
+
+
 @pytest.mark.parametrize(
     ("header", "complaint"),
     [
