@@ -348,11 +348,9 @@ class DiskStore:
             entry = Entry(place, len(put.data), self._index.next_sequence())
             batch.append((key, entry))
             writes.append(Write(place, entry.sequence, key, put.data))
-        # What is in a slot that is taken again is gone by being written over.
-        again = {write.place for write in writes}
-        erase = [place for place in self._index.to_erase if place not in again]
-        self._index.to_erase = []
-        self._dirty.update(dict.fromkeys(place.segment for place in (*again, *erase)))
+        self._index.taken(write.place for write in writes)
+        erase, self._index.to_erase = self._index.to_erase, []
+        self._dirty.update(dict.fromkeys(place.segment for place in (*(write.place for write in writes), *erase)))
         try:
             await self._threads.write(self._files.write, writes, erase)
         except OSError as error:

@@ -155,6 +155,11 @@ class DiskIndex:
             self.slots.free(place)
             self.to_erase.append(place)
 
+    def taken(self, places: Iterable[Place]) -> None:
+        """These slots are about to be written over: what was in them needs no wiping, and what comes must not be wiped."""
+        written = set(places)
+        self.to_erase = [place for place in self.to_erase if place not in written]
+
     def lose_segment(self, number: int) -> None:
         """A segment is gone, whatever was wanted in it has been moved."""
         self.slots.lose(number)

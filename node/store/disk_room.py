@@ -95,6 +95,7 @@ class DiskRoom:
                 assert target is not None, "to_drain counted the free slots"
                 moved.append((key, entry, target))
                 writes.append(Write(target, entry.sequence, key, data))
+            self._index.taken(target for _, _, target in moved)
             await self._threads.write(self._files.write, writes, ())
             await self._threads.write(self._files.sync, {target.segment for _, _, target in moved})
             await self._threads.write(self._files.delete, number)

@@ -196,6 +196,29 @@ async def test_what_is_moved_to_make_room_stays_what_it_was() -> None:
     await store.close()
 
 
+@pytest.mark.parametrize("seed", range(1, 4))
+@in_virtual_time
+async def test_what_is_here_at_the_end_is_here_after_a_restart_whatever_was_moved(seed: int) -> None:
+    rng = random.Random(seed)
+    directory = MemoryDirectory()
+    store = await loaded(directory)
+    for number in range(200):
+        store.put(key(number), data(number, rng.choice((150_000, 591_000))))
+        for _ in range(3):
+            store.touch(key(rng.randrange(number + 1)))
+        if rng.random() < 0.2:
+            await store.flush()
+    await store.flush()
+    here = {each: bytes(await store.get(each) or b"") for each in store}
+    assert all(here.values())
+    await store.close()
+    assert store.stats.moved > 0
+
+    store = await loaded(directory)
+    assert {each: bytes(await store.get(each) or b"") for each in store} == here
+    await store.close()
+
+
 @in_virtual_time
 async def test_an_entry_may_take_a_quarter_of_the_store_and_no_more() -> None:
     store = await loaded(MemoryDirectory())
