@@ -41,6 +41,9 @@ QUEUED_BYTES_MAX = 64 * 1024 * 1024
 # Between the entries of an encoder that is forgotten, others are answered: a disk of 1 TB may have six million.
 REMOVED_TOGETHER = 500
 
+# At the end what memory alone has is written, and what went from disk for that, and so on.
+DEMOTE_ROUNDS_MAX = 4
+
 # So many uses in memory are told to the disk at a time: about 2 ms of its policy.
 USES_TOLD_MAX = 1000
 
@@ -249,7 +252,8 @@ class Tiers:
         assert self.disk is not None
         if payload.key.packed not in self.disk.tier:
             self.disk.counters.demotions += 1
-            self._write(self.disk, payload)
+            # A copy: were it the slot itself that waits to be written, its eviction would make no room, and another go.
+            self._write(self.disk, payload.at(memoryview(bytes(payload.data))))
 
     async def demote_all(self, timeout_s: float) -> None:
         """What memory alone has goes to disk before the end: what is hot is seldom evicted, so seldom written again."""
@@ -258,12 +262,18 @@ class Tiers:
         self.tell_uses()  # or what is written now would take the place of what is hot
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                for payload in self.memory:
-                    if payload.key.packed not in self.disk.tier:
+                # More than once, since what is written may take the place of what memory has as well: whatever comes to
+                # the disk again soon after it went is worth more to its policy.
+                for _ in range(DEMOTE_ROUNDS_MAX):
+                    lost = [held for held in self.memory if held.key.packed not in self.disk.tier]
+                    for payload in lost:
                         self._demote(payload)
                         self.disk.tier.touch(payload.key.packed)  # memory's policy has kept it to the last
                         if self.disk.tier.queued_bytes > QUEUED_BYTES_MAX // 8:
                             await self.disk.tier.flush()
+                    if not lost:
+                        break
+                    await self.disk.tier.flush()
 
     def _write(self, lower: _Lower[Tier], payload: Payload) -> bool:
         queued = sum(below.tier.queued_bytes for _, below in self.lower)

@@ -108,8 +108,7 @@ def fed_and_restarted(nodes: Nodes, memory_mib: int, disk_mib: int, fed_mib: int
     told = node.get("/v1/stats").json()
     disk = told["tiers"]["disk"]
     assert told["used_bytes"] <= told["capacity_bytes"] == memory_mib * MIB
-    # In a small store an entry is a 27th, and what is evicted and still being written is more than that.
-    assert told["utilisation"] > (0.97 if memory_mib > 64 else 0.75)
+    assert told["utilisation"] > (0.97 if memory_mib > 64 else 0.94)  # in a small store, the room for an entry is 4 %
     assert disk["used_bytes"] <= disk["capacity_bytes"] == disk_mib * MIB
     assert on_disk_bytes(directory) <= disk_mib * MIB + MIB
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from edgecache.node.eviction.lru import LRU
 from edgecache.node.store import tiers as limits
+from edgecache.node.store.arena import Arena
 from edgecache.node.store.memory import ENTRY_OVERHEAD_BYTES, MemoryStore
 from edgecache.node.store.tiers import READS_MAX, Tiers
 from edgecache.protocol import payload as payloads
@@ -179,6 +180,27 @@ async def test_what_memory_alone_has_is_demoted_at_the_end(room: Room) -> None:
     await Tiers(room.tiers.memory).demote_all(1.0)  # without a disk there is nothing to do
 
 
+async def test_what_the_disk_loses_for_what_is_demoted_at_the_end_is_demoted_again() -> None:
+    made = {each.key.packed: each for each in map(payload, range(4))}
+    first, *_ = made
+
+    class FullTier(FakeTier):
+        """Once, `first` goes for something else."""
+
+        def put(self, key: bytes, data: memoryview) -> bool:
+            if key != first and not self.evictions:
+                self.evictions = int(self.held.pop(first, None) is not None)
+            return super().put(key, data)
+
+    disk = FullTier()
+    tiers = Tiers(MemoryStore(4 * SIZE, LRU()), disk=disk)
+    for each in made.values():
+        tiers.memory.put(each)
+    await tiers.demote_all(1.0)
+    assert disk.evictions == 1
+    assert disk.held == {key: bytes(each.data) for key, each in made.items()}
+
+
 async def test_what_the_disk_has_lost_is_demoted_when_memory_evicts_it(room: Room) -> None:
     made = [payload(image) for image in range(3)]
     room.tiers.put(made[0])
@@ -187,6 +209,26 @@ async def test_what_the_disk_has_lost_is_demoted_when_memory_evicts_it(room: Roo
         room.tiers.put(each)
     assert room.disk.held[made[0].key.packed] == bytes(made[0].data)
     assert room.on_disk.demotions == 1
+
+
+async def test_what_waits_to_be_demoted_takes_no_room_in_memory() -> None:
+    taken: list[memoryview] = []
+
+    class SlowTier(FakeTier):
+        """Writes nothing."""
+
+        def put(self, key: bytes, data: memoryview) -> bool:
+            taken.append(data)
+            return True
+
+    large = [payload(image, dim=40_000) for image in range(40)]
+    memory = MemoryStore(20 * large[0].nbytes, LRU(), Arena(20 * large[0].nbytes))
+    tiers = Tiers(memory, disk=SlowTier())
+    for each in large:
+        tiers.put(each)
+    assert len(taken) > 40
+    assert memory.pinned_bytes == 0
+    assert len(memory) >= 18
 
 
 async def test_the_same_payload_again_is_a_use_and_is_not_written_again(room: Room) -> None:
