@@ -29,8 +29,8 @@ $(VENV)/ready: pyproject.toml Makefile
 demo: $(VENV)/ready  ## three nodes on this machine share the features of real photographs (ARGS=--exit: and stop)
 	$(BIN)/python -m edgecache.node.demo $(ARGS)
 
-test: $(VENV)/ready  ## every test
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/ready  ## every test, as many at once as there are cores
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 soak: $(VENV)/ready  ## what takes minutes: SEEDS=N random days on virtual time, a writer killed two hundred times
 	$(BIN)/edgecache-sim soak --seeds $(SEEDS)

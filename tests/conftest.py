@@ -1,8 +1,13 @@
-"""What all tests share: properties are drawn the same way on every run, so that a failure can be looked into."""
+"""What all tests share: one thread for what computes, and properties that are drawn the same way on every run."""
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import settings
+
+# Several tests run at once: threads that wait for a core which another test has take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("repeatable")

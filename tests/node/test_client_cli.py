@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import unused_port
 from edgecache.node import client_cli
 from edgecache.node.cluster_key import read_keys
 from edgecache.node.doctor import Check
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 PHOTO = b"\xff\xd8\xff a photograph"
 DIGEST = format_digest(digest_of(PHOTO))
-NOWHERE = f"http://127.0.0.1:{unused_port()}"
+NOWHERE = "http://127.0.0.1:1"  # a port that is given to nothing
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ def test_nothing_is_sealed_alike_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "sealed", [b"", b"x is dead", bytes(SEALED_BYTES - 1), bytes(1400), Sealing(OTHER_KEY).seal(b"x")]
+    "sealed",
+    [b"", b"x is dead", bytes(SEALED_BYTES - 1), bytes(1400), Sealing(OTHER_KEY).seal(b"x")],
+    ids=["empty", "bare", "short", "zeros", "of another key"],
 )
 def test_what_was_not_sealed_with_the_key_is_nothing(sealed: bytes) -> None:
     assert Sealing(KEY).open(sealed) is None

@@ -11,6 +11,10 @@ from edgecache.simulations import traces
 from edgecache.simulations.traces import Trace
 
 
+def compressed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)  # the same name for the test each time
+
+
 def written(path: Path, text: str) -> Path:
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
@@ -18,7 +22,7 @@ def written(path: Path, text: str) -> Path:
 
 def test_64_bit_keys_are_numbered(tmp_path: Path) -> None:
     path = tmp_path / "street.u64.gz"
-    path.write_bytes(gzip.compress(b"".join(key.to_bytes(8, "little") for key in [7, 2**64 - 1, 7, 0])))
+    path.write_bytes(compressed(b"".join(key.to_bytes(8, "little") for key in [7, 2**64 - 1, 7, 0])))
     assert traces.read(path) == Trace("street", [1, 2, 1, 0], [1, 1, 1])
 
 
@@ -58,10 +62,10 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, reason: str) -> No
     ("name", "content", "reason"),
     [
         ("street.txt", b"", "a trace ends in .u64.gz, .csv.gz, .csv"),
-        ("street.u64.gz", gzip.compress(b"123456789"), "9 bytes are no whole number of 64-bit keys"),
-        ("street.u64.gz", gzip.compress(b""), "there is no request in it"),
+        ("street.u64.gz", compressed(b"123456789"), "9 bytes are no whole number of 64-bit keys"),
+        ("street.u64.gz", compressed(b""), "there is no request in it"),
         ("street.u64.gz", b"12345678", "Not a gzipped file (b'12')"),
-        ("street.u64.gz", gzip.compress(b"12345678")[:-9], "Compressed file ended before"),
+        ("street.u64.gz", compressed(b"12345678")[:-9], "Compressed file ended before"),
         ("street.csv", b"time,key\n", "there is no request in it"),
         ("street.csv", b"\xff\xfe,\n", "can't decode"),
     ],

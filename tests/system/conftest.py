@@ -14,6 +14,15 @@ import pytest
 from tests.system.lan import Lan
 from tests.system.nodes import Nodes
 
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One after another, also where other tests run beside them: each of these starts several processes."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("processes"))
+
 
 @pytest.fixture
 def lan() -> Iterator[Lan]:
