@@ -156,7 +156,7 @@ class DiskIndex:
             self.to_erase.append(place)
 
     def taken(self, places: Iterable[Place]) -> None:
-        """These slots are about to be written over: what was in them needs no wiping, and what comes must not be wiped."""
+        """These slots are about to be written over: what comes to them must not be wiped with what was there."""
         written = set(places)
         self.to_erase = [place for place in self.to_erase if place not in written]
 
