@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ENCODERS_MAX = 4096  # descriptions read when an image is removed, and encoders described by this node
 _DELETED_TOGETHER = 1000
+# A thread each where the store is a directory, a connection each elsewhere.
+_ASKED_TOGETHER = 16
 # To look whether the same is there already costs a round trip, which sending less than this costs too.
 _LOOK_FIRST_BYTES = 16 * 1024
 
@@ -64,8 +66,11 @@ class ObjectsRemote:
         for key in packed:
             await self._objects.put(names.removed(key), b"")
             self.packs.forget(key)
-        sizes = await asyncio.gather(*(self._objects.size(names.feature(key)) for key in keys))
-        alone = [key for key, size in zip(keys, sizes, strict=True) if size is not None]
+        alone: list[bytes] = []
+        for at in range(0, len(keys), _ASKED_TOGETHER):
+            asked = keys[at : at + _ASKED_TOGETHER]
+            sizes = await asyncio.gather(*(self._objects.size(names.feature(key)) for key in asked))
+            alone += [key for key, size in zip(asked, sizes, strict=True) if size is not None]
         if alone:
             await self._objects.delete([names.feature(key) for key in alone])
         return len({*packed, *alone})

@@ -297,6 +297,15 @@ async def test_what_is_removed_now_is_counted_and_gone() -> None:
 
 
 @in_virtual_time
+async def test_many_removals_are_asked_for_some_at_a_time() -> None:
+    async with cloud() as (tier, objects):
+        objects.delay_s = 0.01
+        await tier.remove_now([payload(image).key.packed for image in range(200)], 10.0)
+        assert objects.count("size") == 200
+        assert 1 < objects.waiting_max <= 16
+
+
+@in_virtual_time
 async def test_a_removal_that_the_cloud_cannot_take_now_is_not_waited_for_and_happens_later() -> None:
     async with cloud() as (tier, objects):
         made = payload(1)

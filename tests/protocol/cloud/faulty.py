@@ -28,6 +28,8 @@ class FaultyObjects:
         """Each of the next downloads breaks after so many bytes."""
         self.failures_left = 0
         """So many calls fail, then they work."""
+        self.waiting = 0
+        self.waiting_max = 0
 
     def count(self, kind: str, prefix: str = "") -> int:
         """How many calls of `kind` there were for names that begin with `prefix`."""
@@ -38,7 +40,10 @@ class FaultyObjects:
         if self.hangs:
             await asyncio.Event().wait()
         if self.delay_s:
+            self.waiting += 1
+            self.waiting_max = max(self.waiting, self.waiting_max)
             await asyncio.sleep(self.delay_s)
+            self.waiting -= 1
         if self.is_out:
             raise ObjectStoreError(f"{kind} {name}: out of service")
         if self.failures_left > 0:
