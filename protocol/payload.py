@@ -133,6 +133,17 @@ class Payload:
         array.flags.writeable = False
         return array
 
+    def mean_token(self, tokens_max: int) -> NDArray[np.float32]:
+        """The mean of at most so many tokens, evenly spread: float32 (dim,)."""
+        stride = -(-self.tokens // tokens_max)
+        if self.codec is Codec.INT8:
+            codes, scales = _int8_parts(self._body(), self.tokens, self.dim)
+            some = dequantize(codes[::stride], scales[::stride])
+        else:
+            some = self.array()[::stride]
+        mean: NDArray[np.float32] = some.mean(axis=0, dtype=np.float32)
+        return mean
+
     def _body(self) -> memoryview | bytes:
         stored = self.data[self.body_at :]
         if self.compression is Compression.NONE:

@@ -13,7 +13,7 @@ from .frequency_sketch import key_digest
 from .ghosts import Ghosts
 from .policy import NO_FACTS, Facts, Key
 from .slots import TIME_MAX, Slots, move_back
-from .use_forecast import Bins, Floats, Ints, UseForecast, quarter_octave
+from .use_forecast import STREAM_BINS, Bins, Floats, Ints, UseForecast, quarter_octave
 
 # The question asked of the forecast: is there a use within so many turnovers (as many uses as entries are held)? Mean
 # hit ratio on four traces at three sizes: .7 .4408, 1 .4409; 3 is lower by .009 than 1.5 on six of these cells.
@@ -58,7 +58,8 @@ class ForecastLRUK(Generic[Key]):
     """Evicts by the forecast of `UseForecast`. O(1) for a use and, amortised, for an eviction, learning included.
 
     Of each entry the columns hold the last use, the three gaps before it by their quarter octaves, how many uses there
-    were, and their rate: 10 bytes, and as much of four times as many that were evicted. Scoring one entry in Python
+    were, and their rate: 10 bytes, and as much of four times as many that were evicted; and of those held the size, and
+    what `Facts` said of cost, stream and hour, in a byte each. Scoring one entry in Python
     costs as much as scoring a hundred in numpy, so some thousand are ranked at once, and the worst sixteenth of them
     are the next victims, but for those that are used meanwhile.
 
@@ -77,7 +78,15 @@ class ForecastLRUK(Generic[Key]):
         self._counts = array("B")
         self._rates = array("H")
         self._sizes = array("B")  # by quarter octaves
-        self._slots: Slots[Key] = Slots(self._last, *self._gaps, self._counts, self._rates, self._sizes)
+        self._costs = array("B")  # of microseconds, by quarter octaves; 0 for none known
+        self._streams = array("B")  # 0 for none known
+        self._hours = array("B")  # of the day when it came, from 1; 0 for none known
+        facts = (self._sizes, self._costs, self._streams, self._hours)
+        self._slots: Slots[Key] = Slots(self._last, *self._gaps, self._counts, self._rates, *facts)
+        self._hour = 0  # that was heard last
+        self._size = -1  # of the last newcomer
+        self._size_code = 0
+        self._has_facts = False
         self._ghost_last = array("I")
         self._ghost_facts = tuple(array(column.typecode) for column in self._facts)
         self._ghosts = Ghosts(self._ghost_last, *self._ghost_facts)
@@ -107,7 +116,7 @@ class ForecastLRUK(Generic[Key]):
 
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Take `key` in, with the history it left behind."""
-        self._take_in(key, size)
+        self._take_in(key, size, facts)
 
     def evict(self) -> Key:
         """The next of the last ranking that was not used since."""
@@ -128,7 +137,7 @@ class ForecastLRUK(Generic[Key]):
         assert len(self._ghosts) <= 1.5 * max(64, HISTORY_PER_ENTRY * self._held_max)
         assert len(self._samples) <= SAMPLES_MAX
 
-    def _take_in(self, key: Key, size: int) -> tuple[int, int]:
+    def _take_in(self, key: Key, size: int, facts: Facts) -> tuple[int, int]:
         """The slot of `key`, which is new, and how long ago its last use was, 0 if none is known."""
         now = self._now = self._now + 1
         slot = self._slots.add(key)
@@ -145,10 +154,26 @@ class ForecastLRUK(Generic[Key]):
             self._counts[slot] = 1
             self._rates[slot] = _RATE_UNIT
         self._last[slot] = now
-        self._sizes[slot] = quarter_octave(size)
+        if size != self._size:
+            self._size_code = quarter_octave(size)
+            self._has_facts |= self._size >= 0
+            self._size = size
+        self._sizes[slot] = self._size_code
+        if facts is not NO_FACTS:
+            self._hear(slot, facts)
+        elif self._has_facts:
+            self._costs[slot] = self._streams[slot] = self._hours[slot] = 0
         if now >= TIME_MAX:
             self._turn_back()
         return slot, gap
+
+    def _hear(self, slot: int, facts: Facts) -> None:
+        self._has_facts = True
+        self._costs[slot] = quarter_octave(int(1000 * facts.cost_ms)) if facts.cost_ms else 0
+        self._streams[slot] = facts.stream % (STREAM_BINS - 1) + 1 if facts.stream is not None else 0
+        if facts.hour is not None:
+            self._hour = facts.hour + 1
+        self._hours[slot] = self._hour if facts.hour is not None else 0
 
     def _count(self, slot: int, gap: int) -> None:
         """A use of `slot` came `gap` after the one before."""
@@ -249,7 +274,23 @@ class ForecastLRUK(Generic[Key]):
         fading: Floats = np.exp(-ages / (RATE_TURNOVERS * self._held_max))
         rates = np.frombuffer(self._rates, np.uint16)[slots] * fading / _RATE_UNIT
         counts = np.frombuffer(self._counts, np.uint8)[slots]
-        return self._forecast.bins(ages, (first, second, third), counts, rates, len(self._slots))
+        facts: tuple[Bins, ...] = ()
+        if self._has_facts:
+            sizes, costs, streams, hours = (
+                np.frombuffer(column, np.uint8)[slots]
+                for column in (self._sizes, self._costs, self._streams, self._hours)
+            )
+            # An hour ago is 2: what came in this hour is told apart from what nobody knows of.
+            since = np.where(hours > 0, (24 + self._hour - hours.astype(np.int64)) % 24 + 1, 0).astype(np.uint8)
+            facts = (sizes, costs, streams, since)
+        return self._forecast.bins(ages, (first, second, third), counts, rates, len(self._slots), facts)
+
+    def _age_past(self, worth: float) -> None:
+        """How often entries were used counts only so much from now on. O(n), in numpy."""
+        for rates in (self._rates, self._ghost_facts[-1]):
+            column = np.frombuffer(rates, np.uint16)
+            column[:] = (column * worth).astype(np.uint16)
+        self._victims = []
 
     def _turn_back(self) -> None:
         """Times are used up: move all of them back."""

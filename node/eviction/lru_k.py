@@ -34,7 +34,7 @@ GONE_MAX = 4096  # so many wait to be filed at most
 MANY_MIN = 32  # fewer are cheaper one by one than by numpy
 _UNKNOWN = 0xFFFF  # a gap for which the ghosts were not asked yet
 
-_ALL = TIME_MAX + 1
+ALL_RANKED = TIME_MAX + 1
 
 
 class LRUK(Generic[Key]):
@@ -179,7 +179,17 @@ class LRUK(Generic[Key]):
         """Assert that whoever may go next can be found, and that the history is bounded."""
         self._slots.check()
         self._ghosts.check()
+        self._check_order()
         assert all(self._last[slot] == 0 for slot, key in enumerate(self._slots.keys) if key is None)
+        unknown = [slot for slot in self._slots.numbers.values() if self._gaps[0][slot] == _UNKNOWN]
+        assert all(self._last[slot] > self._looked for slot in unknown)
+        assert len(self._ghosts) <= 1.5 * max(64, self._history_per_entry * self._held_max)
+        assert len(self._gone) <= GONE_MAX
+        assert {len(rows) for rows in (self._gone_burst, *self._gone_gaps)} == {len(self._gone)}
+        assert sum(len(slots) for slots, _ in self._seldom) <= 3 * len(self._slots.keys)
+        assert len(self._late) <= len(self._slots.keys) + RANKED_MIN
+
+    def _check_order(self) -> None:
         held = np.array([*self._slots.numbers.values()], np.int64)
         uses = dict(zip(held.tolist(), self._kth_uses(held).tolist(), strict=True))
         seen = {slot for slot in uses if self._last[slot] <= self._looked}
@@ -188,13 +198,6 @@ class LRUK(Generic[Key]):
         assert {slot for slot in seen if not uses[slot]} == in_line
         listed = {*self._ranked[0]} | {item & SLOT_MASK for _, item in self._late}
         assert {slot for slot in seen if 0 < uses[slot] < self._ranked_below} <= listed
-        unknown = [slot for slot in self._slots.numbers.values() if self._gaps[0][slot] == _UNKNOWN]
-        assert all(self._last[slot] > self._looked for slot in unknown)
-        assert len(self._ghosts) <= 1.5 * max(64, self._history_per_entry * self._held_max)
-        assert len(self._gone) <= GONE_MAX
-        assert {len(rows) for rows in (self._gone_burst, *self._gone_gaps)} == {len(self._gone)}
-        assert sum(len(slots) for slots, _ in self._seldom) <= 3 * len(self._slots.keys)
-        assert len(self._late) <= len(self._slots.keys) + RANKED_MIN
 
     def _remember(self, slot: int, gap: int) -> None:
         """A use that counts came `gap` after the one before. Gaps are exact below 2048, and above to 0.1 %."""
@@ -317,7 +320,7 @@ class LRUK(Generic[Key]):
                 stamps.pop()
                 uses.pop()
                 return slots.pop()
-            if self._ranked_below == _ALL:
+            if self._ranked_below == ALL_RANKED:
                 return -1
             self._rank()
 
@@ -327,7 +330,7 @@ class LRUK(Generic[Key]):
         seen = np.flatnonzero((last > 0) & (last <= self._looked))
         uses = self._kth_uses(seen)
         count = max(RANKED_MIN, int(len(self._slots) * RANKED_SHARE))
-        self._ranked_below = _ALL
+        self._ranked_below = ALL_RANKED
         if len(seen) > count:
             chosen = np.argpartition(uses, count)[: count + 1]
             self._ranked_below = int(uses[chosen[-1]])

@@ -66,6 +66,13 @@ class Ranking(Protocol):
 
 
 @runtime_checkable
+class Sketching(Protocol):
+    """A policy that wants to know which features are alike: `Facts.sketch` of whatever it admits."""
+
+    wants_sketches: bool
+
+
+@runtime_checkable
 class Telling(Protocol):
     """A policy that has something to say of itself."""
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .forecast_lru_k import ForecastLRUK
+from .frequency_sketch import key_digest
 from .lru import LRU
 from .policy import NO_FACTS, EvictionPolicy, Facts, Key
 from .s3_fifo import S3FIFO, SMALL_SHARE, USES_MAX, USES_TO_MOVE
+from .scene_change import SceneChange
 from .shadow import Shadows
 from .slots import SLOT_BITS, StampedQueue, move_back
 
@@ -24,6 +26,9 @@ FADING_PER_TURNOVER = 0.9
 # so each change costs. Mean hit ratio on four traces at three sizes, fading .8: 1 .4354, 1.03 .4368, 1.08 .4376, 1.15
 # .4390; with 1.08 and fading .9 .4390. On a fifth trace, looked at afterwards, the last is the best of these.
 LEAD = 1.08
+
+# After a change of scene, a use that was counted before is worth this much.
+PAST_WORTH = 0.5
 
 # Who returns after less than so many turnovers was one of S3-FIFO's ghosts, near enough.
 _GHOST_TURNOVERS = 2.0
@@ -42,7 +47,7 @@ class PredictiveLRUK(ForecastLRUK[Key]):
 
     What each expert is worth now, three shadows say (`shadow.py`), in which nobody but one expert decides. The
     forecast's shadow asks the model that the store itself teaches. Their hits, old ones faded, are compared once per
-    turnover.
+    turnover. When what is asked for becomes another (`scene_change.py`), uses counted before are halved.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -59,6 +64,7 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         experts = (lambda capacity: ForecastLRUK(self._forecast), lambda capacity: LRU(), S3FIFO)
         self._shadows: Shadows[Key] = Shadows(capacity, experts, SHADOW_ENTRIES)
         self._turnover_at = 0
+        self._scenes = SceneChange()
 
     def hit(self, key: Key) -> None:
         """A use, of which the experts hear."""
@@ -68,15 +74,15 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         flags = self._flags[slot]
         if flags & USES_MAX < USES_MAX:
             self._flags[slot] = flags + 1
-        size_sampled = self._shadows.sizes.get(key)
-        if size_sampled is not None:
-            self._shadows.use(key, size_sampled)
+        if key in self._shadows.known:
+            self._shadows.use(key)
+            self._look_for_change(key)
         if not self._now & 63:
             self._bound()
 
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Take `key` in, with the history it left behind."""
-        slot, gap = self._take_in(key, size)
+        slot, gap = self._take_in(key, size, facts)
         self._uses.items.append(self._now << SLOT_BITS | slot)
         self._queued[slot] = self._now
         flags = 0
@@ -87,7 +93,9 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         else:
             self._small.push(self._now, slot)
         self._flags[slot] = flags
-        self._shadows.admit(key, size)
+        self._shadows.admit(key, size, facts)
+        if key in self._shadows.known:
+            self._look_for_change(key)
         if not self._now & 63:
             self._bound()
 
@@ -122,7 +130,7 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         """Who leads, and what share of the uses of late the best expert's shadow answered and the leader's did not."""
         hits, uses = self._shadows.hits, self._shadows.uses
         regret = (max(hits) - hits[self._leader]) / uses if uses else 0.0
-        return {"leader": NAMES[self._leader], "regret": regret}
+        return {"leader": NAMES[self._leader], "regret": regret, "scene_changes": self._scenes.changes}
 
     def by_worth(self) -> list[Key]:
         """The keys, the newest use first, but those last that are to go next."""
@@ -138,7 +146,7 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         assert sorted(self._small.live() + self._main.live()) == held
         assert self._main_count == len(self._main.live())
         assert all(bool(self._flags[slot] & _MAIN) for slot in self._main.live())
-        assert self._shadows.sizes.keys() <= self._slots.numbers.keys()
+        assert self._shadows.known.keys() <= self._slots.numbers.keys()
         for queue in (self._uses, self._small, self._main):
             assert len(queue.items) <= 2 * len(self._slots.keys) + 128
         self._shadows.check()
@@ -178,6 +186,11 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         challenger = RECENCY if hits[RECENCY] > hits[QUEUES] else QUEUES
         self._leader = challenger if hits[challenger] > LEAD * hits[FORECAST] else FORECAST
         self._shadows.fade(FADING_PER_TURNOVER)
+
+    def _look_for_change(self, key: Key) -> None:
+        """`key`, which is in the sample, was used: is that a use of another scene?"""
+        if self._scenes.used(key_digest(key)):
+            self._age_past(PAST_WORTH)
 
     def _bound(self) -> None:
         """Every now and then: keep void items few."""

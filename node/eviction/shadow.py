@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic
 
 from .frequency_sketch import key_digest
-from .policy import EvictionPolicy, Key
+from .policy import NO_FACTS, EvictionPolicy, Facts, Key
 
 _DIGEST_BITS = 64
 
@@ -30,7 +30,7 @@ class Shadow(Generic[Key]):
     def __iter__(self) -> Iterator[Key]:
         return iter(self._sizes)
 
-    def use(self, key: Key, size: int) -> list[Key]:
+    def use(self, key: Key, size: int, facts: Facts = NO_FACTS) -> list[Key]:
         """Look `key` up, and take it in when it is not here and not larger than everything; what was evicted for it."""
         if key in self._sizes:
             self.hits += 1
@@ -40,7 +40,7 @@ class Shadow(Generic[Key]):
         if size <= self._capacity:
             while self._size + size > self._capacity:
                 victims.append(self.evict())
-            self._policy.admit(key, size)
+            self._policy.admit(key, size, facts)
             self._sizes[key] = size
             self._size += size
         return victims
@@ -88,8 +88,8 @@ class Shadows(Generic[Key]):
         self.shadows: tuple[Shadow[Key], ...] = ()
         self.uses = 0.0
         """How many the shadows heard of; they fade as the hits do."""
-        self.sizes: dict[Key, int] = {}
-        """Of the entries in the sample that the real store holds."""
+        self.known: dict[Key, tuple[int, Facts]] = {}
+        """Size and facts of the entries in the sample that the real store holds."""
         self._capacity = capacity
         self._makers = makers
         self._entries = entries
@@ -100,23 +100,20 @@ class Shadows(Generic[Key]):
         """Of each shadow."""
         return [shadow.hits for shadow in self.shadows]
 
-    def admit(self, key: Key, size: int) -> bool:
-        """`key`, which was not held, was used and is held from now on; whether it is in the sample."""
-        if key_digest(key) >> _DIGEST_BITS - self._shift:
-            return False
-        self.sizes[key] = size
-        if len(self.sizes) > 2 * self._entries:
-            self._halve()
-        if self.shadows:
-            self.use(key, size)
-        return True
+    def admit(self, key: Key, size: int, facts: Facts) -> None:
+        """`key`, which was not held, was used and is held from now on."""
+        if not key_digest(key) >> _DIGEST_BITS - self._shift:
+            self.known[key] = size, facts
+            self.use(key)
+            if len(self.known) > 2 * self._entries:
+                self._halve()
 
-    def use(self, key: Key, size: int) -> None:
-        """`key`, which is in the sample, was used."""
+    def use(self, key: Key) -> None:
+        """`key`, which is `known`, was used."""
         if self.shadows:
             self.uses += 1
             for shadow in self.shadows:
-                shadow.use(key, size)
+                shadow.use(key, *self.known[key])
 
     def start(self, last_use: Callable[[Key], int]) -> None:
         """Begin with those who are held, in the order of their last uses; it does nothing a second time."""
@@ -124,17 +121,17 @@ class Shadows(Generic[Key]):
             return
         capacity = max(1, self._capacity >> self._shift)
         self.shadows = tuple(Shadow(make(capacity), capacity) for make in self._makers)
-        for key in sorted(self.sizes, key=last_use):
+        for key in sorted(self.known, key=last_use):
             for shadow in self.shadows:
-                shadow.use(key, self.sizes[key])
+                shadow.use(key, *self.known[key])
 
     def evicted(self, key: Key) -> None:
         """The real store does not hold `key` any more; what the shadows do is theirs."""
-        self.sizes.pop(key, None)
+        self.known.pop(key, None)
 
     def remove(self, key: Key) -> None:
         """`key` is gone everywhere."""
-        self.sizes.pop(key, None)
+        self.known.pop(key, None)
         for shadow in self.shadows:
             shadow.remove(key)
 
@@ -152,16 +149,16 @@ class Shadows(Generic[Key]):
 
     def check(self) -> None:
         """Assert that the shadows are small, and hold nothing but the sample."""
-        assert len(self.sizes) <= 2 * self._entries
-        assert not self._out_of_sample(self.sizes)
+        assert len(self.known) <= 2 * self._entries
+        assert not self._out_of_sample(self.known)
         for shadow in self.shadows:
             shadow.check()
             assert not self._out_of_sample(shadow)
 
     def _halve(self) -> None:
         self._shift += 1
-        for key in self._out_of_sample(self.sizes):
-            del self.sizes[key]
+        for key in self._out_of_sample(self.known):
+            del self.known[key]
         for shadow in self.shadows:
             for key in self._out_of_sample(shadow):
                 shadow.remove(key)

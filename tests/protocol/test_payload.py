@@ -421,3 +421,10 @@ def test_whatever_a_forger_writes_is_refused_or_decodes_to_finite_features(data:
     array = payload.array()
     assert array.shape == (payload.tokens, payload.dim)
     assert np.isfinite(array).all()
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_the_mean_token_is_that_of_some_tokens_evenly_spread(codec: Codec) -> None:
+    payload = encode(_usual(tokens=10), KEY, codec=codec)
+    np.testing.assert_allclose(payload.mean_token(10), payload.array().mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(payload.mean_token(4), payload.array()[::3].mean(axis=0), rtol=1e-5)

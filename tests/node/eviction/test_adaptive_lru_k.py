@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 
 from edgecache.node.eviction.adaptive_lru_k import AdaptiveLRUK
 from edgecache.node.eviction.lru import LRU
 from edgecache.node.eviction.lru_k import LRUK
-from edgecache.node.eviction.policy import EvictionPolicy
+from edgecache.node.eviction.policy import EvictionPolicy, Facts
 from edgecache.node.eviction.shadow import Shadow
 
 CAPACITY = 100
@@ -58,3 +59,53 @@ def test_the_shadows_hear_a_sample_that_grows_no_larger_with_the_store() -> None
         policy.admit(key)
     policy.check()
     assert all(200 < len(shadow) < 600 for shadow in policy._shadows.shadows)
+
+
+def told_of(facts: Callable[[int], Facts], uses: list[int]) -> tuple[AdaptiveLRUK[int], dict[int, int]]:
+    """The policy after these uses, and how often each key was evicted."""
+    policy: AdaptiveLRUK[int] = AdaptiveLRUK(CAPACITY)
+    gone: dict[int, int] = {}
+    for key in uses:
+        if key in policy:
+            policy.hit(key)
+            continue
+        if len(policy) == CAPACITY:
+            victim = policy.evict()
+            gone[victim] = gone.get(victim, 0) + 1
+        policy.admit(key, 1, facts(key))
+    policy.check()
+    return policy, gone
+
+
+def test_what_is_dear_to_make_stays_longer() -> None:
+    rng = random.Random(3)
+    uses = [rng.randrange(300) for _ in range(6000)]
+    policy, gone = told_of(lambda key: Facts(cost_ms=100.0 if key % 2 else 5.0), uses)
+    dear = sum(count for key, count in gone.items() if key % 2)
+    cheap = sum(gone.values()) - dear
+    assert dear < 0.8 * cheap
+    assert policy.told()["importance"][2] > 0.2  # cost has earned more than it was given
+
+
+def test_what_is_one_of_a_kind_stays_longer_than_copies() -> None:
+    rng = random.Random(4)
+    sketches = [rng.getrandbits(64) for _ in range(300)]
+    uses = [rng.randrange(300) for _ in range(6000)]
+    _, gone = told_of(lambda key: Facts(sketch=sketches[key] if key % 2 else sketches[0]), uses)
+    unique = sum(count for key, count in gone.items() if key % 2)
+    assert unique < 0.9 * (sum(gone.values()) - unique)
+
+
+def test_without_facts_importance_is_not_reckoned() -> None:
+    policy, _ = told_of(lambda key: Facts(stream=1, hour=2), list(range(300)))
+    assert policy.told().keys() == {"k", "regret"}
+
+
+def test_with_facts_all_alike_hits_are_about_as_many_as_without() -> None:
+    uses = scanned(5)
+    alike = Facts(cost_ms=10.0)
+    policy: AdaptiveLRUK[int] = AdaptiveLRUK(CAPACITY)
+    store = Shadow(policy, CAPACITY)
+    for key in uses:
+        store.use(key, 1, alike)
+    assert store.hits > 0.97 * hits(AdaptiveLRUK(CAPACITY), uses)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from edgecache.node.eviction.forecast_lru_k import ForecastLRUK
+from edgecache.node.eviction.frequency_sketch import key_digest
 from edgecache.node.eviction.lru import LRU
-from edgecache.node.eviction.policy import EvictionPolicy
+from edgecache.node.eviction.policy import EvictionPolicy, Facts
 from edgecache.node.eviction.predictive_lru_k import FORECAST, QUEUES, RECENCY, PredictiveLRUK
 from edgecache.node.eviction.s3_fifo import S3FIFO
+from edgecache.node.eviction.scene_change import WINDOW, SceneChange
 from edgecache.node.eviction.shadow import Shadow
 from edgecache.node.eviction.slots import TIME_MAX
 from edgecache.node.eviction.use_forecast import UseForecast, quarter_octave
@@ -178,3 +181,36 @@ def test_a_forecast_tells_apart_what_it_has_seen_apart() -> None:
     scores = forecast.score(bins)
     assert scores[gaps == 10].min() > 1
     assert scores[gaps == 5000].max() < -1
+
+
+def stream_of(kind: int) -> Facts:
+    return Facts(stream=kind)
+
+
+def cost_of(kind: int) -> Facts:
+    return Facts(cost_ms=100.0 if kind else 3.0)
+
+
+@pytest.mark.parametrize("told", [stream_of, cost_of])
+def test_it_learns_from_facts_whose_entries_return(told: Callable[[int], Facts]) -> None:
+    """Each third entry returns once, after more than a turnover; nothing but its facts tells it from the others."""
+    lag = 189
+    uses = [key for now in range(6000) for key in ((now, now - lag) if now % 3 == 0 and now > lag else (now,))]
+
+    def hits_where(facts: Callable[[int], Facts]) -> float:
+        store = Shadow(PredictiveLRUK[int](CAPACITY), CAPACITY)
+        for key in uses:
+            store.use(key, 1, facts(int(key % 3 == 0)))
+        return store.hits
+
+    assert hits_where(told) > 1.2 * hits_where(lambda kind: Facts())
+
+
+def test_a_change_of_scene_is_noticed_and_a_steady_scene_is_none() -> None:
+    rng = random.Random(8)
+    scenes = SceneChange()
+    steady = [key_digest(min(int(rng.paretovariate(0.8)), 500)) for _ in range(30 * WINDOW)]
+    assert not any(scenes.used(digest) for digest in steady)
+    others = [key_digest(1000 + min(int(rng.paretovariate(0.8)), 500)) for _ in range(3 * WINDOW)]
+    assert [scenes.used(digest) for digest in others].count(True) == 1
+    assert scenes.changes == 1

@@ -6,8 +6,10 @@ import random
 
 import numpy as np
 import pytest
+from edgecache.node.eviction.feature_sketch import similarity
 from edgecache.node.eviction.lfu import LFU
 from edgecache.node.eviction.lru import LRU
+from edgecache.node.eviction.policy import NO_FACTS, Facts
 from edgecache.node.eviction.s3_fifo import S3FIFO
 from edgecache.node.store.arena import Arena
 from edgecache.node.store.memory import ENTRY_OVERHEAD_BYTES, Heap, MemoryStore
@@ -65,6 +67,24 @@ def test_the_policy_hears_of_another_capacity() -> None:
         store.put(payload(image))
         fresh.put(payload(image))
     assert {held.key for held in store} == {held.key for held in fresh}
+
+
+def test_a_policy_that_wants_to_hears_how_alike_features_are() -> None:
+    heard: list[int | None] = []
+
+    class Curious(LRU[bytes]):
+        wants_sketches = True
+
+        def admit(self, key: bytes, size: int = 1, facts: Facts = NO_FACTS) -> None:
+            super().admit(key, size, facts)
+            heard.append(facts.sketch)
+
+    store = MemoryStore(20 * SIZE, Curious())
+    tokens = np.random.default_rng(1).standard_normal((40, 64)).astype(np.float32)
+    for image, features in enumerate((tokens, tokens + 0.1, -tokens)):
+        store.put(payloads.encode(features, FeatureKey(image.to_bytes(32), MINE)))
+    one, near, far = (sketch for sketch in heard if sketch is not None)
+    assert similarity(one, near) > similarity(one, far) == 0
 
 
 def test_a_key_put_again_replaces_its_payload() -> None:
