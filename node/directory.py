@@ -62,6 +62,8 @@ class Directory:
         self._me = me
         self._followed: dict[NodeId, _Followed] = {}
         self._without_room: dict[NodeId, None] = {}
+        self._drawn: dict[NodeId, bool] = {}  # of so many members
+        self._drawn_of = 0
         self._they_have: dict[NodeId, int] = {}  # the versions of this node's list that those have who follow it
 
     # -- questions ----------------------------------------------------------------------------------------------
@@ -87,7 +89,14 @@ class Directory:
             return False
         if members <= FOLLOWED_MAX + 1:
             return True
-        return xxhash.xxh32_intdigest(f"{self._me}\0{node}".encode()) * members < FOLLOWED_MAX << 32
+        if members != self._drawn_of:
+            self._drawn_of = members
+            self._drawn.clear()
+        is_drawn = self._drawn.get(node)
+        if is_drawn is None:
+            digest = xxhash.xxh32_intdigest(f"{self._me}\0{node}".encode())
+            is_drawn = self._drawn[node] = digest * members < FOLLOWED_MAX << 32
+        return is_drawn
 
     # -- in datagrams -------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ def plan(scenario: Scenario, p95_ms: float, begin: Callable[[str], None] = lambd
     tried: list[Tried] = []
 
     def is_enough(memory: int, replicas: int, uplink: str) -> bool:
-        begin(f"{memory / _MIB:g} MiB, {replicas} copies, uplink {uplink}")
+        begin(f"{memory / _MIB:g} MiB, --replicas {replicas}, uplink {uplink}")
         tried.append(_try(scenario, memory, replicas, uplink, p95_ms))
         return tried[-1].is_enough
 
@@ -125,7 +125,7 @@ def report(found: Plan, scenario: Scenario, p95_ms: float) -> str:
         uplink = "no cloud tier" if best.uplink == "none" else f"a cloud tier over {best.uplink}"
         lines.append(
             f"{best.memory_bytes / _MIB:g} MiB for features on each of {scenario.devices} × {scenario.device}, "
-            f"--replicas {best.replicas}, {uplink}: p95 {best.p95_ms:g} ms, hit rate {best.hit_rate:.1%} once warm"
+            f"--replicas {best.replicas}, {uplink}: p95 {best.p95_ms:.1f} ms, hit rate {best.hit_rate:.1%} once warm"
         )
     lines += ["", f"{'MiB each':>9}  copies  uplink  hit rate    p50 ms    p95 ms  p95 ≤ {p95_ms:g} ms"]
     for run in sorted(found.tried, key=lambda run: (run.replicas, UPLINKS.index(run.uplink), run.memory_bytes)):

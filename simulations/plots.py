@@ -35,7 +35,7 @@ def plot(record: Record, result: dict[str, Any], path: Path) -> None:
         _who_answered(axes[0][0], record)
         _how_fast(axes[0][1], record)
         _by_device(axes[1][0], result)
-        _over_the_links(axes[1][1], result)
+        _over_the_links(axes[1][1], result, float(record.requests.times[-1]) / HOUR_S)
         figure.savefig(path, dpi=150)
         pyplot.close(figure)
 
@@ -95,9 +95,10 @@ def _by_device(axis: Any, result: dict[str, Any]) -> None:
     axis.set(xlabel="device", ylabel="requests", title="By device", ylim=(0, max(1.0, bottom.max() * 1.02)))
 
 
-def _over_the_links(axis: Any, result: dict[str, Any]) -> None:
+def _over_the_links(axis: Any, result: dict[str, Any], end: float) -> None:
+    """Hour by hour; of the last one perhaps a part: the run is over at `end` hours."""
     rows = result["by_hour"]
-    hours = [row["hour"] + 0.5 for row in rows]
+    edges = np.array([*(float(row["hour"]) for row in rows), max(end, rows[-1]["hour"] + 1 / 60)])
     without = result["without_cache"]["cloud_only"]["bytes"]
     asked = max(1, result["requests"])
     curves = {
@@ -109,10 +110,10 @@ def _over_the_links(axis: Any, result: dict[str, Any]) -> None:
     }  # fmt: skip
     for label, (values, colour, style) in curves.items():
         if any(values):
-            shown = np.array(values, float) / 1e6
-            axis.plot(hours, np.where(shown > 0, shown, np.nan), style, color=colour, linewidth=2, marker="o",
-                      markersize=3, label=label)  # fmt: skip
+            shown = np.array(values, float) / 1e6 / np.diff(edges)
+            axis.stairs(np.where(shown > 0, shown, np.nan), edges, baseline=None, linestyle=style, color=colour,
+                        linewidth=2, label=label)  # fmt: skip
     axis.set_yscale("log")
-    axis.set(xlim=(0, len(rows)), xlabel="hours", ylabel="MB per hour", title="Over the links")
+    axis.set(xlim=(0, edges[-1]), xlabel="hours", ylabel="MB per hour", title="Over the links")
     axis.grid(alpha=0.25)
     axis.legend(fontsize=9, framealpha=0.9)
