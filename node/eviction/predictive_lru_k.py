@@ -14,7 +14,7 @@ from .policy import NO_FACTS, EvictionPolicy, Facts, Key
 from .s3_fifo import S3FIFO, SMALL_SHARE, USES_MAX, USES_TO_MOVE
 from .scene_change import SceneChange
 from .shadow import Shadows
-from .slots import SLOT_BITS, StampedQueue, move_back
+from .slots import StampedQueue, move_back
 
 # Shadows hold between so many entries and twice as many; what they hear of is a sample of the keys.
 SHADOW_ENTRIES = 1024
@@ -30,6 +30,8 @@ LEAD = 1.08
 # After a change of scene, a use that was counted before is worth this much.
 PAST_WORTH = 0.5
 
+OLDEST_MIN = 64
+
 # Who returns after less than so many turnovers was one of S3-FIFO's ghosts, near enough.
 _GHOST_TURNOVERS = 2.0
 
@@ -43,7 +45,7 @@ class PredictiveLRUK(ForecastLRUK[Key]):
 
     A forecast errs where the past does not tell: at the start, after a change of scene, on a workload without pattern.
     So it is one of three experts, with LRU for recency and S3-FIFO for popularity. The order of each is kept up for the
-    entries held, which costs some 20 bytes for each: a change of leader changes who goes next, and throws nothing away.
+    entries held, which costs some 15 bytes for each: a change of leader changes who goes next, and throws nothing away.
 
     What each expert is worth now, three shadows say (`shadow.py`), in which nobody but one expert decides. The
     forecast's shadow asks the model that the store itself teaches. Their hits, old ones faded, are compared once per
@@ -53,7 +55,8 @@ class PredictiveLRUK(ForecastLRUK[Key]):
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self._leader = FORECAST
-        self._uses = StampedQueue(self._last)
+        self._oldest: list[int] = []  # by their last use, the oldest last
+        self._oldest_at = 0  # when they were looked up
         self._flags = array("B")
         self._queued = array("I")  # when it came into its queue, 0 for a free slot
         self._slots.columns += (self._flags, self._queued)
@@ -70,7 +73,6 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         """A use, of which the experts hear."""
         super().hit(key)
         slot = self._slots.numbers[key]
-        self._uses.items.append(self._now << SLOT_BITS | slot)
         flags = self._flags[slot]
         if flags & USES_MAX < USES_MAX:
             self._flags[slot] = flags + 1
@@ -83,7 +85,6 @@ class PredictiveLRUK(ForecastLRUK[Key]):
     def admit(self, key: Key, size: int = 1, facts: Facts = NO_FACTS) -> None:
         """Take `key` in, with the history it left behind."""
         slot, gap = self._take_in(key, size, facts)
-        self._uses.items.append(self._now << SLOT_BITS | slot)
         self._queued[slot] = self._now
         flags = 0
         if 0 < gap <= _GHOST_TURNOVERS * len(self._slots.numbers):
@@ -106,7 +107,7 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         if self._leader == FORECAST:
             slot = self._least_likely()
         else:
-            slot = self._uses.first() if self._leader == RECENCY else self._end_of_queues()
+            slot = self._least_recent() if self._leader == RECENCY else self._end_of_queues()
             if self._victims:
                 self._victims.pop()  # the forecast goes on learning at its pace
             else:
@@ -135,19 +136,18 @@ class PredictiveLRUK(ForecastLRUK[Key]):
     def by_worth(self) -> list[Key]:
         """The keys, the newest use first, but those last that are to go next."""
         going = {slot: None for slot in reversed(self._victims) if 0 < self._last[slot] <= self._ranked_at}
-        slots = [slot for slot in reversed(self._uses.live()) if slot not in going]
-        return [self._slots.keys[slot] for slot in (*slots, *reversed(going))]
+        slots = [slot for slot in self._by_last_use(len(self)) if slot not in going]
+        return [self._slots.keys[slot] for slot in (*reversed(slots), *reversed(going))]
 
     def check(self) -> None:
         """Assert that each entry has its place in every order, and that void items are bounded."""
         super().check()
         held = sorted(self._slots.numbers.values())
-        assert sorted(self._uses.live()) == held
         assert sorted(self._small.live() + self._main.live()) == held
         assert self._main_count == len(self._main.live())
         assert all(bool(self._flags[slot] & _MAIN) for slot in self._main.live())
         assert self._shadows.known.keys() <= self._slots.numbers.keys()
-        for queue in (self._uses, self._small, self._main):
+        for queue in (self._small, self._main):
             assert len(queue.items) <= 2 * len(self._slots.keys) + 128
         self._shadows.check()
 
@@ -156,6 +156,25 @@ class PredictiveLRUK(ForecastLRUK[Key]):
         self._queued[slot] = 0
         if self._flags[slot] & _MAIN:
             self._main_count -= 1
+
+    def _least_recent(self) -> int:
+        """Whom LRU lets go. The oldest sixteenth is looked up at a time; whoever is used meanwhile is none of them."""
+        while True:
+            while self._oldest:
+                slot = self._oldest.pop()
+                if 0 < self._last[slot] <= self._oldest_at:
+                    return slot
+            self._oldest = self._by_last_use(max(OLDEST_MIN, len(self) // 16))[::-1]
+            self._oldest_at = self._now
+
+    def _by_last_use(self, count: int) -> list[int]:
+        """So many slots, the least recently used first."""
+        last = np.frombuffer(self._last, np.uint32)
+        held = np.flatnonzero(last)
+        if len(held) > count:
+            held = held[np.argpartition(last[held], count)[:count]]
+        slots: list[int] = held[np.argsort(last[held])].tolist()
+        return slots
 
     def _end_of_queues(self) -> int:
         """Whom S3-FIFO lets go; see `s3_fifo.py`."""
@@ -194,14 +213,15 @@ class PredictiveLRUK(ForecastLRUK[Key]):
 
     def _bound(self) -> None:
         """Every now and then: keep void items few."""
-        for queue in (self._uses, self._small, self._main):
+        for queue in (self._small, self._main):
             queue.bound(len(self._slots.keys))
 
     def _turn_back(self) -> None:
-        queues = (self._uses, self._small, self._main)
+        queues = (self._small, self._main)
         lives = [np.array(queue.live(), np.int64) for queue in queues]
         before = self._now
         super()._turn_back()
+        self._oldest = []
         move_back(self._queued, before - self._now)
         for queue, live in zip(queues, lives, strict=True):
             queue.fill(live)
