@@ -153,10 +153,14 @@ class Costs:
         peer.has_sent = True
         self._payload_bytes += _WEIGHT * (nbytes / max(1, payloads) - self._payload_bytes)
 
-    def failed(self, now: float, node: NodeId, waited_s: float) -> None:
-        """`node` has not answered in `waited_s`, or so late that nobody wanted it any more."""
+    def failed(self, now: float, node: NodeId, waited_s: float, *, is_fetch: bool = True) -> None:
+        """`node` has not answered in `waited_s`, or so late that nobody wanted it any more.
+
+        `is_fetch`: it was asked for features, and that says how long they take: so long at least.
+        """
         peer = self._seen(node)
-        self._fetched(now, peer, waited_s)  # at least
+        if is_fetch:
+            self._fetched(now, peer, waited_s)
         peer.failures = (1 - _WEIGHT) * self._failures(now, peer) + _WEIGHT
         peer.failures_at = now
 

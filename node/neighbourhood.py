@@ -154,11 +154,13 @@ class Neighbourhood:
 
     async def get(self, node: NodeId, key: bytes, timeout_s: float) -> Reply | None:
         """Ask `node` for `key`."""
-        return await self._watched(node, self.peers.get(node, key, timeout_s), _bytes_of_reply)
+        return await self._watched(node, self.peers.get(node, key, timeout_s), _bytes_of_reply, is_fetch=True)
 
     async def claim(self, node: NodeId, key: bytes, encode_s: float, timeout_s: float) -> Reply | None:
         """Ask the owner for `key`, or for the lease to make it."""
-        return await self._watched(node, self.peers.claim(node, key, encode_s, timeout_s), _bytes_of_reply)
+        return await self._watched(
+            node, self.peers.claim(node, key, encode_s, timeout_s), _bytes_of_reply, is_fetch=True
+        )
 
     async def get_many(self, node: NodeId, keys: Sequence[bytes], timeout_s: float) -> dict[bytes, Payload]:
         """Ask `node` for those of `keys` that it has."""
@@ -177,7 +179,12 @@ class Neighbourhood:
         return await self._watched(node, self.peers.forget(node, names, timeout_s, stamp), _unknown) or 0
 
     async def _watched(
-        self, node: NodeId, question: Awaitable[_T | None], size: Callable[[_T], tuple[int, int] | None]
+        self,
+        node: NodeId,
+        question: Awaitable[_T | None],
+        size: Callable[[_T], tuple[int, int] | None],
+        *,
+        is_fetch: bool = False,
     ) -> _T | None:
         """The answer to `question`; `size` says how many bytes of how many payloads came with it."""
         started = self._now()
@@ -188,14 +195,14 @@ class Neighbourhood:
         except asyncio.CancelledError:
             now = self._now()
             if now - started > LATE_FACTOR * self.costs.fetch_s(node):
-                self.costs.failed(now, node, now - started)
+                self.costs.failed(now, node, now - started, is_fetch=is_fetch)
                 breaker.failed(now)
             else:
                 breaker.gave_up(now)
             raise
         now = self._now()
         if answer is None:
-            self.costs.failed(now, node, now - started)
+            self.costs.failed(now, node, now - started, is_fetch=is_fetch)
             breaker.failed(now)
             return None
         breaker.succeeded()

@@ -1,4 +1,8 @@
-"""What was forgotten lately, so that features already on their way cannot bring it back. Pure."""
+"""What was forgotten lately, so that features already on their way cannot bring it back. Pure.
+
+That is for what a `put` replaces on nodes that hold an older copy: it is over within seconds, and local. A removal from
+the whole cluster is remembered for weeks and told to all (`removals.py`).
+"""
 
 from __future__ import annotations
 

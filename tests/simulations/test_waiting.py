@@ -168,6 +168,7 @@ async def test_a_lease_is_given_back_by_who_was_fetched_from_elsewhere() -> None
         image = owned_by(cluster, 0, replica=1)
         key = cluster.key(image)
         cluster.nodes[4].store.put(payloads.encode(np.ones((4, 8), np.float32), key))  # where the ring has it not
+        await cluster.until(cluster.has_told)
         found, _ = await timed(cluster.nodes[3], cluster, image)
         assert (found.source, found.node) == (Source.PEER, "n4")
         await asyncio.sleep(0.01)
