@@ -76,10 +76,14 @@ class Bench:
         return cls(spec, encoder, encoder.model, fitted, measured, threads, batch, say)
 
     @cached_property
+    def agreement(self) -> list[float]:
+        """Of each block, how alike its tokens are before and after it, by their mean cosine."""
+        return layer_agreement(self.model, torch.from_numpy(self.fitted.pixels[:64]))
+
+    @property
     def least_needed(self) -> list[int]:
         """Blocks by how little they change, the least first."""
-        agreement = layer_agreement(self.model, torch.from_numpy(self.fitted.pixels[:64]))
-        return sorted(range(len(agreement)), key=lambda block: -agreement[block])
+        return sorted(range(len(self.agreement)), key=lambda block: -self.agreement[block])
 
     def build(self, options: Options, cosine_min: float) -> Built:
         """Make one configuration, fitted on the images for that."""

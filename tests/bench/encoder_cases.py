@@ -10,7 +10,6 @@ from edgecache.encoder import candidates
 from edgecache.encoder.attention import hybrid
 from edgecache.encoder.bench_command import Bench
 from edgecache.encoder.build import build, fitted
-from edgecache.encoder.depth.exits import layer_agreement
 from edgecache.encoder.depth.gates import GatedVit, agreeing_blocks, train_gates
 from edgecache.encoder.options import PRECISIONS, Options
 from edgecache.encoder.runtimes import Runtime
@@ -108,7 +107,7 @@ def on(best: Options, work: Bench) -> list[Case]:
         for asked in ASKED
     ]
     skip = "20 % less at no loss, trained (BlockDrop, Wu et al., 2018)"
-    agreeing = agreeing_blocks(layer_agreement(work.model, torch.from_numpy(work.fitted.pixels[:64])))
+    agreeing = agreeing_blocks(work.agreement)
     for blocks in sorted({agreeing, *(tuple(sorted(work.least_needed[:count])) for count in (1, shape.depth // 6))}):
         what = "layer skipping, agreement above 0.98" if blocks == agreeing else "layer skipping"
         cases.append(Case(what, skip, cut(skip=blocks)))

@@ -65,8 +65,7 @@ class Lines:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._file = directory, directory / "lines.json"
-        kept = msgspec.json.decode(self._file.read_bytes(), type=list[Line]) if self._file.is_file() else []
-        self.kept = {(line.technique, line.row.name): line for line in kept}
+        self.kept = self._read()
 
     @property
     def all(self) -> list[Line]:
@@ -159,7 +158,12 @@ class Lines:
         towers = (tower_of(options, graphs) for options in ways(line.options))
         return {way: tower for way, tower in enumerate(towers) if line.shares[way]}
 
+    def _read(self) -> dict[tuple[str, str], Line]:
+        kept = msgspec.json.decode(self._file.read_bytes(), type=list[Line]) if self._file.is_file() else []
+        return {(line.technique, line.row.name): line for line in kept}
+
     def _keep(self, line: Line) -> None:
+        self.kept = self._read()  # one run may ask while another times
         self.kept[line.technique, line.row.name] = line
         self._file.write_bytes(msgspec.json.encode(list(self.kept.values())))
 

@@ -55,7 +55,7 @@ def main() -> None:
         "--only",
         action="append",
         metavar="WORD",
-        help="techniques with one of these words, those of the first word first",
+        help="lines with one of these words, those of the first word first",
     )
     options = parser.parse_args()
     parts = options.part or ["fidelity", "timing", "write"]
@@ -82,10 +82,10 @@ def main() -> None:
     if "fidelity" in parts:
         cases = enumerate(on(best.options, work), start=len(whole))
         words = options.only or [""]
-        some = [(place, case) for place, case in cases if any(word in case.technique for word in words)]
+        named = [(f"{case.technique}: {case.name}", place, case) for place, case in cases]
         # In the order of the words: what is wanted most comes first.
-        some.sort(key=lambda one: next(at for at, word in enumerate(words) if word in one[1].technique))
-        lines.ask(work, dict(some), options.min_cosine)
+        some = {place: case for word in words for name, place, case in named if word in name}
+        lines.ask(work, some, options.min_cosine)
     if "timing" in parts:
         lines.time(timed, best, say)
     if "write" in parts:
