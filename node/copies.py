@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..protocol.payload import Payload
     from .neighbourhood import Neighbourhood
+    from .owed import Owed
+    from .ring import NodeId
 
 # A holder that takes longer to store a copy than this is passed over for the next on the ring.
 PUT_TIMEOUT_S = 0.5
@@ -20,8 +22,10 @@ BEHIND_MAX = 64
 class Copies:
     """Puts payloads on other nodes."""
 
-    def __init__(self, neighbourhood: Neighbourhood, now: Callable[[], float]) -> None:
+    def __init__(self, neighbourhood: Neighbourhood, owed: Owed, now: Callable[[], float]) -> None:
+        """`owed` hears of holders that could not be given theirs."""
         self._neighbourhood = neighbourhood
+        self._owed = owed
         self._now = now
         self._behind: set[asyncio.Task[int]] = set()
 
@@ -31,11 +35,14 @@ class Copies:
         wanted = ring.copies - (me in ring.holders(payload.key.packed))
         walk = ring.walk(payload.key.packed)  # seldom far, however many nodes there are
         candidates = (node for node in walk if node != me and self._neighbourhood.may_ask(node))
-        copies = 0
-        while copies < wanted and (batch := list(islice(candidates, wanted - copies))):
+        took: list[NodeId] = []
+        while len(took) < wanted and (batch := list(islice(candidates, wanted - len(took)))):
             puts = [self._neighbourhood.put(node, payload, self._now() - started, PUT_TIMEOUT_S) for node in batch]
-            copies += sum(await asyncio.gather(*puts))
-        return copies
+            took += [node for node, was_kept in zip(batch, await asyncio.gather(*puts), strict=True) if was_kept]
+        for node in self._neighbourhood.holders(payload.key.packed):
+            if node not in took:
+                self._owed.add(node, payload.key.packed)
+        return len(took)
 
     async def leave_soon(self, payload: Payload, started: float, wait_s: float) -> None:
         """The same, and not waited for longer than `wait_s`: the rest is done behind the answer."""

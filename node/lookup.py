@@ -28,6 +28,7 @@ from ..protocol.keys import PACKED_KEY_BYTES
 from .copies import Copies
 from .eviction.policy import NO_FACTS, Facts
 from .found import Found, Reach, Stored
+from .owed import Owed
 from .search import CLOUD_TIMEOUT_S, FETCH_TIMEOUT_S, Question, Search
 from .search_many import SearchMany
 from .tombstones import Tombstones
@@ -86,8 +87,12 @@ class Lookup:
         now: Callable[[], float],
         stats: Stats,
         pack: Callable[..., Payload] = payloads.encode,
+        owed: Owed | None = None,
     ) -> None:
-        """`pack` quantises what the encoder made; a simulation knows the outcome."""
+        """`pack` quantises what the encoder made; a simulation knows the outcome.
+
+        `owed` hears of copies that could not be left.
+        """
         self._pack = pack
         self._name = name
         self._store = store
@@ -96,7 +101,7 @@ class Lookup:
         self._desk = desk
         self._search = Search(neighbourhood, desk, store, name=name, now=now)
         self._search_many = SearchMany(neighbourhood, wants=self._wants, now=now)
-        self._copies = Copies(neighbourhood, now)
+        self._copies = Copies(neighbourhood, owed if owed is not None else Owed(), now)
         self._encoder = encoder
         self._versions = versions
         self._removals = removals

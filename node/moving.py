@@ -5,6 +5,11 @@ nothing. Then each node goes through what it holds, by worth, and brings each ke
 (`moves.py`), after asking them what they have already. When the members change meanwhile, it begins anew from the ring
 that it had last finished with; what is there already is not sent twice, so nothing of the work is lost.
 
+Copies that a holder could not be given when they were made are brought to it too (`owed.py`).
+
+A member that has started anew counts as one that is new: what was in its memory alone is gone. And what a node's own
+disk has from before its start, it brings to whoever is not known to have it.
+
 Until a key has come to its new holders it is found on the former ones: they keep it as they keep everything, until it
 is evicted, and for as long as some node may still be moving, they are asked too (`former_holders`).
 """
@@ -13,13 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from .moves import takers
 
 if TYPE_CHECKING:
     from .neighbourhood import Neighbourhood
+    from .owed import Owed
     from .ring import NodeId, Ring
     from .stats import Stats
     from .store.tiers import Tiers
@@ -34,6 +40,7 @@ PAUSE_S = 0.05
 # Another node may be at it for longer than this one, but by then directories say who holds what.
 FORMER_S = 120.0
 ASK_TIMEOUT_S = 2.0
+OWED_EVERY_S = 10.0  # who was slow or stopped may be well again
 PUT_TIMEOUT_S = 5.0
 
 _log = logging.getLogger(__name__)
@@ -48,14 +55,21 @@ class Moving:
         *,
         store: Tiers,
         ring: Callable[[], Ring],
+        boots: Callable[[], Mapping[NodeId, str]],
         neighbourhood: Neighbourhood,
+        owed: Owed,
         stats: Stats,
         now: Callable[[], float],
     ) -> None:
+        """`boots`: which start of each of the other members this is."""
         self._me = me
+        self._boots = boots
+        self._placed_boots: Mapping[NodeId, str] = {}
         self._store = store
         self._ring = ring
         self._neighbourhood = neighbourhood
+        self._owed = owed
+        self._owed_at = now()
         self._stats = stats
         self._now = now
         self._version = -1
@@ -68,8 +82,8 @@ class Moving:
 
     @property
     def is_done(self) -> bool:
-        """Whether this node has finished with the ring as it was when it last looked."""
-        return self._changed_at is None
+        """Whether this node has finished with the ring as it was when it last looked, and owes nobody a copy."""
+        return self._changed_at is None and not len(self._owed)
 
     def former_holders(self, key: bytes) -> list[NodeId]:
         """Who may still have `key` from before the members changed."""
@@ -84,17 +98,27 @@ class Moving:
         """Time passes; `version` counts the changes of who is in the ring."""
         if version != self._version:
             self._version, self._changed_at = version, self._now()
-        if self._changed_at is None or self._task is not None or self._is_closed:
+        if self._task is not None or self._is_closed:
+            return
+        if self._changed_at is None:
+            if len(self._owed) and self._now() - self._owed_at >= OWED_EVERY_S:
+                self._owed_at = self._now()
+                self._task = asyncio.ensure_future(self._pay())
             return
         if self._now() - self._changed_at < SETTLED_S:
             return
-        ring = self._ring()
-        if self._placed is None or ring.virtual_nodes == self._placed.virtual_nodes:
-            self._finish(ring)
+        ring, boots = self._ring(), dict(self._boots())
+        if self._placed is None:
+            before = ring.without(ring.nodes)
         else:
-            self._task = asyncio.ensure_future(self._move(self._placed, ring, version))
+            restarted = [node for node, boot in boots.items() if self._placed_boots.get(node, boot) != boot]
+            before = self._placed.without(restarted)
+        if ring.virtual_nodes == before.virtual_nodes:
+            self._finish(ring, boots)
+        else:
+            self._task = asyncio.ensure_future(self._move(before, ring, boots, version))
 
-    async def _move(self, before: Ring, after: Ring, version: int) -> None:
+    async def _move(self, before: Ring, after: Ring, boots: Mapping[NodeId, str], version: int) -> None:
         moved, is_complete = self._stats.moved, True
         try:
             keys = self._store.by_worth()
@@ -104,7 +128,7 @@ class Moving:
                 is_complete &= await self._bring(keys[at : at + BATCH_KEYS], before, after)
                 await asyncio.sleep(PAUSE_S)
             if self._version == version and is_complete:
-                self._finish(after)
+                self._finish(after, boots)
             elif self._version == version:
                 self._changed_at = self._now()  # somebody did not answer: once more, a little later
         finally:
@@ -112,12 +136,29 @@ class Moving:
             if self._stats.moved != moved:
                 _log.info("brought %d features to their new holders", self._stats.moved - moved)
 
+    async def _pay(self) -> None:
+        """Bring what could not be left with its holders when it was made."""
+        near = self._neighbourhood
+        try:
+            for node, key in self._owed.take():
+                payload = await self._store.read(key)
+                if payload is None or node not in self._ring().holders(key):
+                    self._owed.settled(node, key)
+                elif near.may_ask(node):
+                    is_there = key in await near.has(node, [key], ASK_TIMEOUT_S)
+                    if is_there or await near.put(node, payload, 0.0, PUT_TIMEOUT_S):
+                        self._owed.settled(node, key)
+                    if not is_there:
+                        await asyncio.sleep(payload.nbytes / BYTES_PER_S)
+        finally:
+            self._task = None
+
     async def _bring(self, keys: list[bytes], before: Ring, after: Ring) -> bool:
         """Whether everybody could be asked."""
         near = self._neighbourhood
         plan: dict[NodeId, list[bytes]] = {}
         for key in keys:
-            for node in takers(key, self._me, before, after, near.peers.believed):
+            for node in self._takers(key, before, after):
                 plan.setdefault(node, []).append(key)
         wanted: dict[bytes, list[NodeId]] = {}
         is_complete = True
@@ -138,10 +179,17 @@ class Moving:
                 await asyncio.sleep(payload.nbytes / BYTES_PER_S)
         return is_complete
 
-    def _finish(self, ring: Ring) -> None:
+    def _takers(self, key: bytes, before: Ring, after: Ring) -> list[NodeId]:
+        believed = self._neighbourhood.peers.believed
+        if before.nodes:
+            return takers(key, self._me, before, after, believed)
+        # This node has just started. Others go by where they had it, and may count on this one: it cannot know.
+        return [node for node in after.holders(key) if node != self._me and node not in believed(key)]
+
+    def _finish(self, ring: Ring, boots: Mapping[NodeId, str]) -> None:
         if self._placed is not None and self._placed.virtual_nodes != ring.virtual_nodes:
             self._former, self._former_until = self._placed, self._now() + FORMER_S
-        self._placed, self._changed_at = ring, None
+        self._placed, self._placed_boots, self._changed_at = ring, boots, None
 
     async def close(self) -> None:
         """Move nothing more."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain, islice
 
@@ -39,11 +39,20 @@ class Ring:
     """The placement for one set of members; made anew when the set changes."""
 
     def __init__(self, capacities: Mapping[NodeId, int], copies: int) -> None:
+        self._place({node: virtual_nodes(capacities[node]) for node in sorted(capacities)}, copies)
+
+    def _place(self, placed: dict[NodeId, int], copies: int) -> None:
         self.copies = copies
-        self.nodes = tuple(sorted(capacities))
-        self.virtual_nodes = {node: virtual_nodes(capacities[node]) for node in self.nodes}
+        self.nodes = tuple(placed)
+        self.virtual_nodes = placed
         self._points = _points(tuple(self.virtual_nodes.items()))
         self._remembered = lru_cache(_HOLDERS_REMEMBERED)(self._first)
+
+    def without(self, nodes: Collection[NodeId]) -> Ring:
+        """The ring as it would be if these were not there."""
+        ring = object.__new__(Ring)
+        ring._place({node: count for node, count in self.virtual_nodes.items() if node not in nodes}, self.copies)
+        return ring
 
     def holders(self, key: bytes) -> tuple[NodeId, ...]:
         """The owner of `key`, then its replicas: `copies` different nodes, or all there are."""

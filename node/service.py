@@ -38,6 +38,7 @@ from .lookup import Encoder, Lookup
 from .membership import Member, Membership, State
 from .moving import Moving
 from .neighbourhood import Neighbourhood
+from .owed import Owed
 from .partials import Partials
 from .peers import Peers
 from .prefetch import Prefetcher
@@ -248,10 +249,13 @@ class Node:
             now=loop.time,
         )
         self.desk = LeaseDesk(self._neighbourhood, held=self.store.peek, now=loop.time)
+        owed = Owed()
         self.moving = Moving(
             self.id,
             store=self.store,
             ring=self.ring,
+            owed=owed,
+            boots=lambda: {member.id: member.boot for member in self.membership.in_ring()},
             neighbourhood=self._neighbourhood,
             stats=self.stats,
             now=loop.time,
@@ -271,6 +275,7 @@ class Node:
             now=loop.time,
             stats=self.stats,
             pack=pack,
+            owed=owed,
         )
         self._prefetching = Prefetching(
             Prefetcher(memory.capacity_bytes),

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..node.eviction.lru import LRU
 from ..node.membership import State
+from ..node.service import HOUSEKEEPING_S
 from ..node.store.disk import DiskStore
 from ..node.store.threads import NoThreads
 from ..node.versions import AnotherVersionIsCurrent
@@ -277,6 +278,7 @@ class Soak:
                     self._break(f"{node.name} still holds {held.key}")
                 if any(not other.removals.allows(held) for other in nodes):
                     self._break(f"{node.name} still holds {held.key}, which was removed")
+        await asyncio.sleep(2 * HOUSEKEEPING_S)  # each node has seen who is in the ring
         try:
             await self._cluster.until(lambda: all(node.moving.is_done for node in nodes), CONVERGES_WITHIN_S)
         except TimeoutError:
@@ -290,7 +292,7 @@ class Soak:
     def _check_holders(self) -> None:
         """Each key is with its owner and its replica, where no device had to evict anything."""
         nodes = {node.id: node for node in self._cluster.nodes}
-        if any(node.store.memory.evictions for node in nodes.values()):
+        if any(node.store.memory.evicted["capacity"] for node in nodes.values()):
             return
         self._count("looked where keys are")
         for node in nodes.values():
@@ -317,6 +319,9 @@ class Soak:
                     self._break(f"{leases} leases to encode one image")
                 await asyncio.sleep(0.002)
             await asking
+            encoded = sum(image in encoder.encoded for encoder in self._cluster.encoders if encoder is not None)
+            self._count("image that all want at once")
+            self._count("encode of such an image", encoded)
 
     def _agree(self) -> bool:
         nodes = self._cluster.nodes
@@ -327,8 +332,8 @@ class Soak:
         removed = {node.removals.sum for node in nodes}
         return len(rings) == len(current) == len(removed) == 1 and self._cluster.has_met()
 
-    def _count(self, what: str) -> None:
-        self._happened[what] = self._happened.get(what, 0) + 1
+    def _count(self, what: str, times: int = 1) -> None:
+        self._happened[what] = self._happened.get(what, 0) + times
 
     def _break(self, what: str) -> None:
         if self._broken is None:

@@ -163,6 +163,14 @@ def test_a_peer_that_takes_longer_than_an_encode_is_not_asked_and_others_are_ask
     assert known.worth_asking(40, ["slow", "far", "thin", "near"], 40) == ["near", "far", "thin", "slow"]
 
 
+def test_a_put_that_fails_says_nothing_of_how_long_features_take() -> None:
+    known = costs(0.06)
+    for now in range(3):
+        known.failed(now, "full", 0.5, is_fetch=False)
+        known.failed(now, "slow", 0.5)
+    assert known.worth_asking(90, ["full", "slow"], 0) == ["full"]
+
+
 def test_of_equal_peers_the_first_named_is_asked_first() -> None:
     assert costs().worth_asking(0, ["c", "a", "b"], 0) == ["c", "a", "b"]
 

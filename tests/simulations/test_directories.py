@@ -34,7 +34,7 @@ def _hold(node: Node, numbers: range) -> None:
 def test_what_a_node_holds_the_others_know_after_two_rounds_of_probes() -> None:
     async def day() -> None:
         async with Cluster(5) as cluster:
-            await asyncio.sleep(10.0)
+            await asyncio.sleep(25.0)
             _hold(cluster.nodes[0], range(20))
             _hold(cluster.nodes[1], range(10, 400))  # more than a datagram holds
             assert await cluster.until(cluster.has_told, 9.0) > 0.1
@@ -92,6 +92,7 @@ def test_nothing_that_happens_costs_an_idle_node_more_than_a_few_bytes() -> None
     async def day() -> None:
         async with Cluster(8) as cluster:
             _hold(cluster.nodes[0], range(100))
+            await asyncio.sleep(25.0)  # and what of it belongs to others was brought there
             await cluster.until(cluster.has_told, 30.0)
             before = cluster.network.bytes_sent
             await asyncio.sleep(100.0)
