@@ -168,7 +168,17 @@ _STATS: _Json = {
         "eviction": {
             "description": "What the eviction policy tells of itself",
             "type": "object",
-            "properties": {"k": {"type": "integer", "minimum": 1}, "regret": {"type": "number", "minimum": 0}},
+            "properties": {
+                "k": {"type": "integer", "minimum": 1},
+                "leader": {"type": "string"},
+                "regret": {"type": "number", "minimum": 0},
+                "scene_changes": _COUNT,
+                "importance": {
+                    "description": "The weights of frequency, uniqueness and cost",
+                    "type": "array",
+                    "items": {"type": "number"},
+                },
+            },
         },
         "prefetch": _each(("sequence", "hour"), {"$ref": "#/components/schemas/Forecast"}, "What was fetched ahead"),
         "tiers": _each(("disk", "cloud"), {"type": "object"}, "What the tiers below memory hold and have counted"),

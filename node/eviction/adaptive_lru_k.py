@@ -109,7 +109,7 @@ class AdaptiveLRUK(LRUK[Key]):
 
     def _choose_k(self) -> None:
         """Once per turnover."""
-        self._shadows.start(lambda key: self._last[self._slots.numbers[key]])
+        self._shadows.start()
         self._turnover_at = self._now + len(self)
         hits = self._shadows.hits
         best = max(range(1, K_MAX + 1), key=lambda k: hits[k - 1])

@@ -63,6 +63,9 @@ class ForecastLRUK(Generic[Key]):
     costs as much as scoring a hundred in numpy, so some thousand are ranked at once, and the worst sixteenth of them
     are the next victims, but for those that are used meanwhile.
 
+    All of that is done on the event loop: 1.5 ms for each 128 evictions at 100,000 entries, 2.9 µs of each request
+    (`tests/bench/eviction.py`). A thread would have to copy what it reads, and a run would depend on when it comes.
+
     The answers to learn from are its own past: some entries of each ranking are kept with their facts, and when the
     horizon is over it is looked up whether a use came, whether they were still held or not.
     """

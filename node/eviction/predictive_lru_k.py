@@ -199,7 +199,7 @@ class PredictiveLRUK(ForecastLRUK[Key]):
 
     def _choose_leader(self) -> None:
         """Once per turnover."""
-        self._shadows.start(lambda key: self._last[self._slots.numbers[key]])
+        self._shadows.start()
         self._turnover_at = self._now + len(self)
         hits = self._shadows.hits
         challenger = RECENCY if hits[RECENCY] > hits[QUEUES] else QUEUES

@@ -8,8 +8,6 @@ from typing import Generic
 from .frequency_sketch import key_digest
 from .policy import NO_FACTS, EvictionPolicy, Facts, Key
 
-_DIGEST_BITS = 64
-
 
 class Shadow(Generic[Key]):
     """A policy that answers the same uses as the real one, and the hits that it would have had."""
@@ -74,14 +72,15 @@ class Shadow(Generic[Key]):
 class Shadows(Generic[Key]):
     """Some shadows that hear of the same sample of the keys, for the real store to ask which of them does best.
 
-    The keys whose digests begin with some zero bits are the sample, and the shadows' capacity is as many times smaller:
+    The keys whose digests end in some zero bits are the sample, and the shadows' capacity is as many times smaller:
     a sample by key keeps the reuse distances, scaled (C. Waldspurger et al., "Efficient MRC construction with SHARDS",
     FAST 2015). All keys are in it at first. Each time that the real store holds more than twice `entries` of them, half
     of the sample leaves, and the shadows go on with the other half; so it grows no larger with the store. It never
     widens again, so what shrinks to a hundredth has shadows of a few entries, until it has grown back.
 
-    Before the first eviction there is nothing to compare, and no shadow. Those who are in the sample by then are told
-    to the shadows as they start: a shadow that did not know of them would have more room than the real store.
+    Before the first eviction there is nothing to compare, and no shadow. Those who are in the sample by then are known
+    as well, and come into the shadows as they are used. To fill the shadows with them at once, in the order of their
+    last uses but without what was known of them, misled the forecast's: .2428 and not .2697 on cp-w92 at 10 %.
     """
 
     def __init__(self, capacity: int, makers: Sequence[Callable[[int], EvictionPolicy[Key]]], entries: int) -> None:
@@ -102,7 +101,7 @@ class Shadows(Generic[Key]):
 
     def admit(self, key: Key, size: int, facts: Facts) -> None:
         """`key`, which was not held, was used and is held from now on."""
-        if not key_digest(key) >> _DIGEST_BITS - self._shift:
+        if not key_digest(key) & (1 << self._shift) - 1:
             self.known[key] = size, facts
             self.use(key)
             if len(self.known) > 2 * self._entries:
@@ -115,15 +114,11 @@ class Shadows(Generic[Key]):
             for shadow in self.shadows:
                 shadow.use(key, *self.known[key])
 
-    def start(self, last_use: Callable[[Key], int]) -> None:
-        """Begin with those who are held, in the order of their last uses; it does nothing a second time."""
-        if self.shadows:
-            return
-        capacity = max(1, self._capacity >> self._shift)
-        self.shadows = tuple(Shadow(make(capacity), capacity) for make in self._makers)
-        for key in sorted(self.known, key=last_use):
-            for shadow in self.shadows:
-                shadow.use(key, *self.known[key])
+    def start(self) -> None:
+        """Begin, empty; it does nothing a second time."""
+        if not self.shadows:
+            capacity = max(1, self._capacity >> self._shift)
+            self.shadows = tuple(Shadow(make(capacity), capacity) for make in self._makers)
 
     def evicted(self, key: Key) -> None:
         """The real store does not hold `key` any more; what the shadows do is theirs."""
@@ -166,4 +161,4 @@ class Shadows(Generic[Key]):
         self.fade(0.5)  # from now on there are half as many
 
     def _out_of_sample(self, keys: Iterable[Key]) -> list[Key]:
-        return [key for key in keys if key_digest(key) >> _DIGEST_BITS - self._shift]
+        return [key for key in keys if key_digest(key) & (1 << self._shift) - 1]
