@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from ..protocol import fingerprints as codes
+from ..protocol.datagrams import ListNews
 from ..protocol.errors import RemoteProtocolError
-from ..protocol.messages import Keys, ListNews
+from ..protocol.messages import Keys
 from .holdings import Holdings
 from .journal import Journal, boot_of
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from ..protocol import messages
+from ..protocol import datagrams, messages
 from ..protocol.errors import RemoteProtocolError
 from .directory import FOLLOWED_MAX
 
@@ -64,11 +64,11 @@ class Following:
             self._asked[node] = self._asked.get(node, 0) + 1
         return wanted[:ASKED_AT_ONCE]
 
-    def news_for(self, node: NodeId) -> messages.ListNews:
+    def news_for(self, node: NodeId) -> datagrams.ListNews:
         """What to tell `node` beside a datagram."""
         return self.directory.news_for(node, self._membership.size)
 
-    def heard(self, node: NodeId, news: messages.ListNews, *, is_answer: bool) -> None:
+    def heard(self, node: NodeId, news: datagrams.ListNews, *, is_answer: bool) -> None:
         """What `node` told beside a datagram. RemoteProtocolError for nonsense."""
         member = self._membership.get(node)
         if member is None or not member.is_in_ring:

@@ -12,22 +12,12 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from ..protocol import messages
+from ..protocol import datagrams, messages
+from ..protocol.datagrams import Alive, Exists, Gone, NowCurrent, Removed, Rumor, Said, Suspected
 from ..protocol.errors import InvalidValue, RemoteProtocolError
 from ..protocol.frames import HEAD_BYTES_MAX
 from ..protocol.keys import DIGEST_BYTES, PACKED_KEY_BYTES, EncoderIdentity
-from ..protocol.messages import (
-    Alive,
-    Exists,
-    Gone,
-    NowCurrent,
-    Removed,
-    RemovedPart,
-    RemovedSums,
-    Rumor,
-    Said,
-    Suspected,
-)
+from ..protocol.messages import RemovedPart, RemovedSums
 from .membership import MEMBERS_MAX
 from .sightings import Sighting
 from .versions import Current
@@ -96,14 +86,14 @@ class Gossip:
         current = [f"{name}\0{now.version}\0{now.counter}".encode() for name, now in self._versions.current().items()]
         return xxhash.xxh3_64_digest(b"\0\0".join([*known, b"", *current, b"", removed.to_bytes(8, "little")]))
 
-    def beside(self, said: Said, to: NodeId | None, news: messages.ListNews | None = None) -> list[bytes]:
+    def beside(self, said: Said, to: NodeId | None, news: datagrams.ListNews | None = None) -> list[bytes]:
         """The rumors to send with `said` and `news`; first what this node believes against the receiver itself."""
         if self._removals.has_untold:
             self._tell_removed()
         first = self._membership.doubts(to) if to is not None else None
         if first is None and not len(self._rumors):
             return []
-        room_bytes = messages.rumors_room(said, news)
+        room_bytes = datagrams.rumors_room(said, news)
         if first is None:
             return self._rumors.take(room_bytes, self._membership.size)
         return [first, *self._rumors.take(room_bytes - len(first), self._membership.size)]
@@ -138,19 +128,19 @@ class Gossip:
         for encoder in known:
             if encoder.digest not in self._told:
                 said = Exists(encoder.name, encoder.version, encoder.fingerprint)
-                self._rumors.add(f"encoder {encoder.digest.hex()}", messages.encode(said))
+                self._rumors.add(f"encoder {encoder.digest.hex()}", datagrams.encode_rumor(said))
         self._told = {encoder.digest for encoder in known}
         return known
 
     def tell_current(self, name: str) -> None:
         """Tell everybody which version of `name` is current."""
         now = self._versions.current()[name]
-        self._rumors.add(f"current {name}", messages.encode(NowCurrent(name, now.version, now.counter)))
+        self._rumors.add(f"current {name}", datagrams.encode_rumor(NowCurrent(name, now.version, now.counter)))
 
     def _tell_removed(self) -> None:
         for removal, age_s in self._removals.untold():
             said = Removed(removal.name, removal.stamp, age_s)
-            self._rumors.add(f"removed {removal.name.hex()}", messages.encode(said))
+            self._rumors.add(f"removed {removal.name.hex()}", datagrams.encode_rumor(said))
 
     # -- what is heard ------------------------------------------------------------------------------------------
 
@@ -166,7 +156,7 @@ class Gossip:
         unheard = [(number, rumor) for number, rumor in zip(hashes, encoded, strict=True) if number not in self._heard]
         if not unheard:
             return None
-        rumors = [messages.decode_rumor(rumor) for _, rumor in unheard]
+        rumors = [datagrams.decode_rumor(rumor) for _, rumor in unheard]
         heard = self.hear(now, rumors)
         for (number, _), rumor in zip(unheard, rumors, strict=True):
             # A claim that somebody is alive changes nothing, once it was heard of somebody who is known.

@@ -9,9 +9,9 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ..protocol import messages
+from ..protocol import datagrams, messages
+from ..protocol.datagrams import Here, Probe
 from ..protocol.errors import RemoteProtocolError
-from ..protocol.messages import Here, Probe
 from .probing import PERIOD_S, Action, Call, Compare, Prober, Send, Timed
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Heartbeat:
         for node in self._rng.sample(ids, min(NEWS_TO, len(ids))):
             member = self._membership.get(node)
             if member is not None and len(self._rumors):
-                self._send(Send(member.peer, messages.News(), node))
+                self._send(Send(member.peer, datagrams.News(), node))
 
     def goodbye(self) -> None:
         """Tell everybody that this node leaves: the only message that goes to all at once."""
@@ -145,14 +145,14 @@ class Heartbeat:
         for node in self._membership.in_ring_ids:
             member = self._membership.get(node)
             if member is not None and self._datagrams is not None:
-                self._datagrams.send(messages.encode_datagram(messages.News(), [rumor]), member.peer)
+                self._datagrams.send(datagrams.encode_datagram(datagrams.News(), [rumor]), member.peer)
 
     # -- in and out ---------------------------------------------------------------------------------------------
 
     def _receive(self, data: bytes, address: Address) -> None:
         now = self._loop.time()
         try:
-            said, rumors, news = messages.decode_datagram(data)
+            said, rumors, news = datagrams.decode_datagram(data)
             if rumors and (heard := self._gossip.hear_encoded(now, rumors)) is not None:
                 self._on_heard(heard)
             if news is not None:
@@ -174,9 +174,9 @@ class Heartbeat:
             if send.to is not None and isinstance(said, Probe | Here):
                 news = self._following.news_for(send.to)
             rumors = self._gossip.beside(said, send.to, news)
-            self._datagrams.send(messages.encode_datagram(said, rumors, news), send.address)
+            self._datagrams.send(datagrams.encode_datagram(said, rumors, news), send.address)
 
-    def _heard_news(self, said: messages.Said, news: messages.ListNews) -> None:
+    def _heard_news(self, said: datagrams.Said, news: datagrams.ListNews) -> None:
         """What a probe, or its answer, tells of its sender's list of keys."""
         if isinstance(said, Probe) and said.target == self._membership.me:
             self._following.heard(said.sender, news, is_answer=False)

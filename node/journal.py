@@ -14,7 +14,8 @@ from collections.abc import Callable
 import xxhash
 
 from ..protocol import fingerprints, messages
-from ..protocol.messages import Changes, Keys
+from ..protocol.datagrams import Changes
+from ..protocol.messages import Keys
 from .holdings import Holdings
 
 _COUNT_BITS = 40

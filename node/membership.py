@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from ..protocol import messages
-from ..protocol.messages import Alive, Gone, Suspected
+from ..protocol import datagrams, messages
+from ..protocol.datagrams import Alive, Gone, Suspected
 from .interfaces import is_loopback
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Membership:
             self.me, self.incarnation, self.boot, me.name, me.peer_host, me.peer_port, me.http_host, me.http_port,
             me.capacity_bytes,
         )  # fmt: skip
-        self._rumors.add(self.me, messages.encode(self._self))
+        self._rumors.add(self.me, datagrams.encode_rumor(self._self))
 
     def described(self) -> list[messages.Member]:
         """This node, and everybody it has heard of, as the others are told of them."""
@@ -179,7 +179,7 @@ class Membership:
     def leave(self) -> bytes:
         """Say goodbye from now on; no rumor is denied any more. Returns what to tell everybody."""
         self._is_leaving = True
-        goodbye = messages.encode(Gone(self.me, self.incarnation, True))
+        goodbye = datagrams.encode_rumor(Gone(self.me, self.incarnation, True))
         self._rumors.add(self.me, goodbye)
         return goodbye
 
@@ -194,7 +194,7 @@ class Membership:
             me.id, self.incarnation, me.boot, me.name, me.peer_host, me.peer_port, me.http_host, me.http_port,
             me.capacity_bytes,
         )  # fmt: skip
-        self._rumors.add(self.me, messages.encode(self._self))
+        self._rumors.add(self.me, datagrams.encode_rumor(self._self))
 
     # -- what is heard ------------------------------------------------------------------------------------------
 
@@ -251,14 +251,14 @@ class Membership:
             # Independent confirmations are news, so many of them; the same accuser again is not.
             if said.by not in suspicion.by and len(suspicion.by) <= CONFIRMATIONS_MAX:
                 suspicion.by.append(said.by)
-                self._rumors.add(f"{said.id} {said.by}", messages.encode(said))
+                self._rumors.add(f"{said.id} {said.by}", datagrams.encode_rumor(said))
             return []
         member.incarnation = said.incarnation
         self._suspicions[said.id] = _Suspicion(now, [said.by])
         self._take_out(member)  # and in again: that it is suspected, is news of one that was dead
         self._turn(now, member, State.SUSPECT)
         self._put_in(member)
-        self._rumors.add(said.id, messages.encode(said))
+        self._rumors.add(said.id, datagrams.encode_rumor(said))
         return [member]
 
     def heard_gone(self, now: float, said: Gone) -> list[Member]:
@@ -313,8 +313,8 @@ class Membership:
         if member is None or member.state is State.ALIVE:
             return None
         if member.state is State.SUSPECT:
-            return messages.encode(Suspected(node, member.incarnation, self._suspicions[node].by[0]))
-        return messages.encode(Gone(node, member.incarnation, member.state is State.LEFT))
+            return datagrams.encode_rumor(Suspected(node, member.incarnation, self._suspicions[node].by[0]))
+        return datagrams.encode_rumor(Gone(node, member.incarnation, member.state is State.LEFT))
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -372,7 +372,7 @@ class Membership:
         if state is State.DEAD:
             self.gone_ids.append(member.id)
         self._went.append((now, member.id))
-        self._rumors.add(member.id, messages.encode(Gone(member.id, member.incarnation, state is State.LEFT)))
+        self._rumors.add(member.id, datagrams.encode_rumor(Gone(member.id, member.incarnation, state is State.LEFT)))
 
     def _put_in(self, member: Member) -> None:
         self.in_ring_ids.append(member.id)
@@ -398,7 +398,7 @@ class Membership:
         said = Alive(
             member.id, member.incarnation, member.boot, member.name, *member.peer, *member.http, member.capacity_bytes
         )
-        self._rumors.add(member.id, messages.encode(said))
+        self._rumors.add(member.id, datagrams.encode_rumor(said))
 
     def _may_tell_of(self, member: Member) -> bool:
         return self._tells_loopback or not is_loopback(member.peer[0])

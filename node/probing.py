@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..protocol.messages import Here, NotHere, Probe, ProbeFor, Said, Suspected
+from ..protocol.datagrams import Here, NotHere, Probe, ProbeFor, Said, Suspected
 
 if TYPE_CHECKING:
     from .membership import Member, Membership

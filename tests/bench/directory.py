@@ -23,7 +23,8 @@ from edgecache.node.directory import Directory
 from edgecache.node.journal import Journal
 from edgecache.node.probing import PERIOD_S
 from edgecache.protocol import fingerprints
-from edgecache.protocol.messages import Keys, ListNews
+from edgecache.protocol.datagrams import ListNews
+from edgecache.protocol.messages import Keys
 from edgecache.simulations.cluster import Cluster
 from edgecache.simulations.links import LINKS
 from edgecache.simulations.virtual_time import run

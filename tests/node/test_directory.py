@@ -8,9 +8,10 @@ import pytest
 from edgecache.node import directory as limits
 from edgecache.node.directory import FOLLOWED_MAX, Directory
 from edgecache.node.journal import TOLD_MAX, Journal, boot_of
-from edgecache.protocol import fingerprints, messages
+from edgecache.protocol import datagrams, fingerprints, messages
+from edgecache.protocol.datagrams import Changes, ListNews
 from edgecache.protocol.errors import RemoteProtocolError
-from edgecache.protocol.messages import Changes, Keys, ListNews
+from edgecache.protocol.messages import Keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -211,11 +212,11 @@ def test_changes_to_another_version_than_is_known_are_left_alone() -> None:
     assert directory.entries == 2
 
 
-@given(st.binary(max_size=messages.DATAGRAM_BYTES_MAX))
+@given(st.binary(max_size=datagrams.DATAGRAM_BYTES_MAX))
 def test_garbage_beside_a_datagram_is_refused_or_understood(data: bytes) -> None:
     directory = Directory("a", _journal())
     try:
-        _, _, news = messages.decode_datagram(data)
+        _, _, news = datagrams.decode_datagram(data)
         if news is not None:
             directory.heard("b", news, 2)
     except RemoteProtocolError:
@@ -225,17 +226,17 @@ def test_garbage_beside_a_datagram_is_refused_or_understood(data: bytes) -> None
 
 def test_a_datagram_with_news_holds_no_more_than_one_may() -> None:
     news = ListNews(2**62, 2**62, Changes(2**62, bytes(messages.CHANGES_BYTES_MAX), b""))
-    probe = messages.Probe(2**32 - 1, "x" * 64, "y" * 64, bytes(16))
-    room = messages.rumors_room(probe, news)
+    probe = datagrams.Probe(2**32 - 1, "x" * 64, "y" * 64, bytes(16))
+    room = datagrams.rumors_room(probe, news)
     assert room > 400
-    said = messages.encode_datagram(probe, [messages.encode(messages.Suspected("z", 0, "y"))], news)
-    what, rumors, beside = messages.decode_datagram(said)
+    said = datagrams.encode_datagram(probe, [datagrams.encode_rumor(datagrams.Suspected("z", 0, "y"))], news)
+    what, rumors, beside = datagrams.decode_datagram(said)
     assert (what, beside) == (probe, news)
-    assert [messages.decode_rumor(rumor) for rumor in rumors] == [messages.Suspected("z", 0, "y")]
-    assert messages.decode_datagram(messages.encode_datagram(probe, [])) == (probe, [], None)
+    assert [datagrams.decode_rumor(rumor) for rumor in rumors] == [datagrams.Suspected("z", 0, "y")]
+    assert datagrams.decode_datagram(datagrams.encode_datagram(probe, [])) == (probe, [], None)
     too_long = ListNews(2**62, 0, Changes(2**62, bytes(messages.CHANGES_BYTES_MAX + 4), b""))
     with pytest.raises(RemoteProtocolError):
-        messages.decode_datagram(messages.encode_datagram(probe, [], too_long))
+        datagrams.decode_datagram(datagrams.encode_datagram(probe, [], too_long))
 
 
 # -- whatever happens, all agree in the end --------------------------------------------------------------------------

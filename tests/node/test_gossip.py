@@ -12,11 +12,11 @@ from edgecache.node.removals import Removals
 from edgecache.node.rumors import Rumors
 from edgecache.node.sightings import Sighting
 from edgecache.node.versions import Versions
-from edgecache.protocol import messages
+from edgecache.protocol import datagrams, messages
+from edgecache.protocol.datagrams import Alive, Gone, News, NowCurrent, Suspected
 from edgecache.protocol.errors import RemoteProtocolError
 from edgecache.protocol.frames import HEAD_BYTES_MAX
 from edgecache.protocol.keys import EncoderIdentity
-from edgecache.protocol.messages import Alive, Gone, News, NowCurrent, Suspected
 
 MINE = EncoderIdentity.declared("mine", "1")
 
@@ -34,11 +34,11 @@ class Room:
         self.gossip = Gossip(self.membership, self.versions, self.removals, self.rumors)
 
     def encoded(self, to: str | None = None) -> Sequence[bytes | memoryview]:
-        said = messages.encode_datagram(News(), self.gossip.beside(News(), to))
-        return [memoryview(rumor) for rumor in messages.decode_datagram(said)[1]]
+        said = datagrams.encode_datagram(News(), self.gossip.beside(News(), to))
+        return [memoryview(rumor) for rumor in datagrams.decode_datagram(said)[1]]
 
-    def says(self, to: str | None = None) -> list[messages.Rumor]:
-        return [messages.decode_rumor(rumor) for rumor in self.encoded(to)]
+    def says(self, to: str | None = None) -> list[datagrams.Rumor]:
+        return [datagrams.decode_rumor(rumor) for rumor in self.encoded(to)]
 
 
 def hello(node: str) -> messages.Hello:
@@ -76,7 +76,7 @@ def test_what_one_knows_the_other_knows_after_its_rumors() -> None:
 def test_a_rumor_that_was_heard_before_is_no_news_unless_it_might_be() -> None:
     one, other = Room("a", "c"), Room("b")
     alive = one.encoded()
-    gone = [messages.encode(Gone("c", 0, False))]
+    gone = [datagrams.encode_rumor(Gone("c", 0, False))]
     heard = other.gossip.hear_encoded(1.0, gone)
     assert heard is not None
     assert heard.changed == []  # of nobody whom it knows
@@ -121,10 +121,10 @@ def test_whoever_is_suspected_hears_it_first_of_all() -> None:
 def test_a_datagram_with_its_rumors_is_no_longer_than_one_may_be() -> None:
     room = Room("a", *(f"{number:064}" for number in range(100)))
     room.membership.heard_suspected(0.0, Suspected(f"{7:064}", 0, "a"))
-    for said in (News(), messages.Probe(2**32 - 1, "x" * 64, "y" * 64, bytes(64))):
+    for said in (News(), datagrams.Probe(2**32 - 1, "x" * 64, "y" * 64, bytes(64))):
         rumors = room.gossip.beside(said, f"{7:064}")
         assert len(rumors) > 3
-        assert len(messages.encode_datagram(said, rumors)) <= messages.DATAGRAM_BYTES_MAX
+        assert len(datagrams.encode_datagram(said, rumors)) <= datagrams.DATAGRAM_BYTES_MAX
 
 
 def test_of_more_members_than_a_message_holds_others_are_told_each_time() -> None:
@@ -148,7 +148,7 @@ def test_everything_is_exchanged_only_where_rumors_have_not_settled_it_and_once(
     room.gossip.exchanged("b", b"else")
     assert not room.gossip.is_worth_an_exchange(20.0, "b", b"else")
     assert room.gossip.is_worth_an_exchange(20.0, "b", b"and now else")
-    room.membership.heard_gone(20.0, messages.Gone("b", 0, False))
+    room.membership.heard_gone(20.0, datagrams.Gone("b", 0, False))
     assert not room.gossip.is_worth_an_exchange(20.0, "b", b"else")
     assert room.gossip.is_worth_an_exchange(20.0 + SETTLED_S, "b", b"else")
 
@@ -177,7 +177,7 @@ def test_a_member_at_an_impossible_port_is_not_made_one() -> None:
 def test_the_dead_of_the_other_side_of_a_split_live_on() -> None:
     ours, theirs = Room("a", "b"), Room("c", "a", "b")
     for node in ("a", "b"):
-        theirs.membership.heard_gone(1.0, messages.Gone(node, 0, False))
+        theirs.membership.heard_gone(1.0, datagrams.Gone(node, 0, False))
     ours.gossip.merge(2.0, theirs.gossip.state())
     assert {member.id: member.state for member in ours.membership.all()} == {"b": State.SUSPECT, "c": State.ALIVE}
     theirs.gossip.merge(3.0, ours.gossip.state())

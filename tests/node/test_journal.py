@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from edgecache.node import journal as limits
 from edgecache.node.journal import LOG_MAX, TOLD_MAX, TOUCHED_MAX, Journal, boot_of
-from edgecache.protocol import fingerprints, messages
+from edgecache.protocol import datagrams, fingerprints, messages
 
 
 class Shelf:
@@ -42,7 +42,7 @@ def test_who_knows_a_version_is_told_what_changed_since() -> None:
     after = shelf.remove(1)
     shelf.put(3)
     assert after == before + 1
-    assert shelf.journal.changes(before) == messages.Changes(before, listed(3), listed(1))
+    assert shelf.journal.changes(before) == datagrams.Changes(before, listed(3), listed(1))
     assert shelf.journal.changes(shelf.journal.settle()) is None
     shelf.journal.check()
 
@@ -52,7 +52,7 @@ def test_what_came_and_went_again_is_told_as_gone() -> None:
     before = shelf.put(1)
     shelf.put(2)
     shelf.remove(2)
-    assert shelf.journal.changes(before) == messages.Changes(before, b"", listed(2))
+    assert shelf.journal.changes(before) == datagrams.Changes(before, b"", listed(2))
 
 
 def test_what_is_touched_and_has_not_changed_is_no_change() -> None:

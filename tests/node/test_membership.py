@@ -18,8 +18,9 @@ from edgecache.node.membership import (
     State,
 )
 from edgecache.node.rumors import Rumors
-from edgecache.protocol import messages
-from edgecache.protocol.messages import INCARNATION_MAX, Alive, Gone, Hello, Suspected
+from edgecache.protocol import datagrams
+from edgecache.protocol.datagrams import Alive, Gone, Suspected
+from edgecache.protocol.messages import INCARNATION_MAX, Hello
 
 PEER, HTTP = ("10.0.0.2", 7441), ("10.0.0.2", 7440)
 
@@ -46,21 +47,21 @@ def the(membership: Membership, node: str = "b") -> Member:
     return member
 
 
-def told(membership: Membership) -> list[messages.Rumor]:
+def told(membership: Membership) -> list[datagrams.Rumor]:
     rumors = membership._rumors.take(100_000, 200)
-    encoded = messages.decode_datagram(messages.encode_datagram(messages.News(), rumors))[1]
-    return [messages.decode_rumor(rumor) for rumor in encoded]
+    encoded = datagrams.decode_datagram(datagrams.encode_datagram(datagrams.News(), rumors))[1]
+    return [datagrams.decode_rumor(rumor) for rumor in encoded]
 
 
 # -- one order for all claims ----------------------------------------------------------------------------------------
 
-CLAIMS: list[messages.Rumor] = [
+CLAIMS: list[datagrams.Rumor] = [
     alive("b", 0), Suspected("b", 0, "c"), Gone("b", 0, False), alive("b", 1), Suspected("b", 1, "c"), alive("b", 2),
     Gone("b", 2, False), Gone("b", 2, True),
 ]  # fmt: skip
 
 
-def hear(membership: Membership, claim: messages.Rumor, now: float = 1.0) -> list[Member]:
+def hear(membership: Membership, claim: datagrams.Rumor, now: float = 1.0) -> list[Member]:
     match claim:
         case Alive():
             return membership.heard_alive(now, claim)
@@ -131,7 +132,7 @@ def test_a_goodbye_is_for_good_until_a_later_boot_has_heard_of_it() -> None:
 @pytest.mark.parametrize(
     "claim", [Suspected("a", 0, "b"), Gone("a", 0, False), Gone("a", 0, True), alive("a", 0, "old")]
 )
-def test_what_is_said_against_this_node_it_denies(claim: messages.Rumor) -> None:
+def test_what_is_said_against_this_node_it_denies(claim: datagrams.Rumor) -> None:
     membership = knowing("b")
     told(membership)
     assert hear(membership, claim) == []
@@ -153,7 +154,7 @@ def test_the_greatest_incarnation_does_no_harm() -> None:
     hear(membership, Gone("a", INCARNATION_MAX, False))
     assert membership.incarnation == INCARNATION_MAX
     hear(membership, Gone("a", INCARNATION_MAX, False))
-    messages.decode_datagram(messages.encode_datagram(messages.News(), membership._rumors.take(10_000, 5)))
+    datagrams.decode_datagram(datagrams.encode_datagram(datagrams.News(), membership._rumors.take(10_000, 5)))
 
 
 def test_who_leaves_denies_nothing_any_more() -> None:
@@ -222,9 +223,9 @@ def test_what_is_believed_against_a_member_can_be_told_to_it() -> None:
     assert membership.doubts("b") is None
     assert membership.doubts("nobody") is None
     membership.heard_suspected(1.0, Suspected("b", 0, "c"))
-    assert membership.doubts("b") == messages.encode(Suspected("b", 0, "c"))
+    assert membership.doubts("b") == datagrams.encode_rumor(Suspected("b", 0, "c"))
     membership.heard_gone(1.0, Gone("b", 0, False))
-    assert membership.doubts("b") == messages.encode(Gone("b", 0, False))
+    assert membership.doubts("b") == datagrams.encode_rumor(Gone("b", 0, False))
 
 
 # -- everything at once ----------------------------------------------------------------------------------------------

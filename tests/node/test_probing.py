@@ -24,7 +24,7 @@ from edgecache.node.probing import (
     Timed,
 )
 from edgecache.node.rumors import Rumors
-from edgecache.protocol.messages import Alive, Gone, Here, NotHere, Probe, ProbeFor, Suspected
+from edgecache.protocol.datagrams import Alive, Gone, Here, NotHere, Probe, ProbeFor, Suspected
 
 DIGEST = bytes(16)
 STRANGE = ("10.9.9.9", 1)

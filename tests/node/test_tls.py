@@ -23,8 +23,9 @@ from edgecache.node.stats import Stats
 from edgecache.node.tcp import TcpNetwork
 from edgecache.node.tls import TlsNetwork
 from edgecache.protocol import payload as payloads
+from edgecache.protocol.datagrams import Alive, News, encode_datagram, encode_rumor
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
-from edgecache.protocol.messages import Alive, Get, News, Put, encode, encode_datagram
+from edgecache.protocol.messages import Get, Put
 from edgecache.protocol.payload import Payload
 
 from tests.node.test_peer_protocol import LOOPS, MB, Answering, NewLoop, _dial
@@ -324,7 +325,7 @@ def test_datagrams_of_another_key_and_of_none_are_counted_and_not_read(
     new_loop: NewLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story(node: Node) -> None:
-        rumor = encode(Alive("ghost", 0, "1", "ghost", "127.0.0.1", 1, "", 0, 1))
+        rumor = encode_rumor(Alive("ghost", 0, "1", "ghost", "127.0.0.1", 1, "", 0, 1))
         for network in (TcpNetwork(), _tls("other", OTHER_KEY)):
             before = node.stats.refused_datagrams
             datagrams = await network.datagrams(lambda data, address: None, ("127.0.0.1", 0))
