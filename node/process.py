@@ -355,7 +355,8 @@ def _keep_freed_memory() -> None:
     """Have glibc reuse the memory of features that came and went, and not fetch it from the kernel anew each time.
 
     By default a freed feature at the heap's top goes back at once, and the next one costs 37 page faults: a process
-    received 16,300 features of 151 KB a second so, and 33,000 with this. It may hold 8 MiB more than it needs.
+    received 16,300 features of 151 KB a second so, and 33,000 with this. It may hold 8 MiB more than it needs. What is
+    larger than 256 KiB does go back: it waits for disk and cloud, and would leave holes that nothing else fills.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -365,7 +366,7 @@ def _keep_freed_memory() -> None:
     # directory as the cloud had a hundred. By then a node of 48 MiB had grown by 33 MiB in an hour.
     mallopt(_M_ARENA_MAX, 2)
     mallopt(_M_TRIM_THRESHOLD, 8 * 1024 * 1024)
-    mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
+    mallopt(_M_MMAP_THRESHOLD, 256 * 1024)
 
 
 async def _reload_on_hangup(told: Config, read_again: Callable[[], Config], node: Node) -> None:
