@@ -4,8 +4,8 @@
 
 Features are real: those of photographs, and of frames of videos if there are any (which needs PyAV: pip install av).
 The links are a loopback in a network namespace of its own, with packets of 1,500 bytes at the rate that `tc` lets
-through (needs root), and both ends in one process, so that packing and unpacking are not hidden behind each other. A
-difference to an earlier frame's features is measured by its bytes; no node sends one.
+through (needs root), and both ends in one process, so that packing and unpacking are not hidden behind each other.
+Differences to an earlier frame's features are those that nodes send (`protocol/delta.py`), by their bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgecache.encoder.worker import EncoderWorker
 from edgecache.node.link import Link, Server, dial
 from edgecache.node.peer_protocol import PeerProtocol
 from edgecache.node.tcp import TcpNetwork
-from edgecache.protocol import messages, payload
+from edgecache.protocol import delta, messages, payload
 from edgecache.protocol.coding import LEVEL
 from edgecache.protocol.connection import Asked, Event
 from edgecache.protocol.keys import FeatureKey, digest_of
@@ -79,15 +79,19 @@ def _sizes(
     for name, (made, pairs) in sets.items():
         bodies = [_body(array) for array in made]
         shares = [_share(bodies, made, size) for size in (len, _lz4, _coded)]
-        shares += [_share([_difference(*pair) for pair in pairs[apart]], made, _coded) for apart in APART if pairs]
+        shares += [_share_of([_told(*pair) for pair in pairs[apart]], bodies, made) for apart in APART if pairs]
         rows.append((name, *shares, *[""] * (3 + len(APART) - len(shares))))
-    apart = [f"zstd of the difference to {apart} frame{'s' * (apart > 1)} before" for apart in APART]
+    apart = [f"as the difference to {apart} frame{'s' * (apart > 1)} before" for apart in APART]
     return Table(f"{title}: bytes of float32's, median", ("features", "INT8", "lz4", "zstd", *apart), rows)
 
 
 def _share(bodies: Sequence[bytes], made: Sequence[Features], size: Callable[[bytes], int]) -> str:
+    return _share_of([size(body) for body in bodies], bodies, made)
+
+
+def _share_of(sizes: Sequence[int], bodies: Sequence[bytes], made: Sequence[Features]) -> str:
     """The share of float32's bytes, and how many times less than INT8's that is."""
-    usual = median(size(body) for body in bodies)
+    usual = median(sizes)
     return f"{usual / made[0].nbytes:.1%} ({len(bodies[0]) / usual:.2f} ×)"
 
 
@@ -96,11 +100,14 @@ def _body(array: Features) -> bytes:
     return quantized.scales.tobytes() + quantized.codes.tobytes()
 
 
-def _difference(base: Features, array: Features) -> bytes:
-    """The codes less what `base` lets expect of them at this scale, modulo 256: with `base` at hand, all of `array`."""
-    before, now = quantize(base), quantize(array)
-    expected = np.clip(np.rint(before.codes * (before.scales / now.scales)[:, None]), -127, 127).astype(np.int8)
-    return now.scales.tobytes() + (now.codes.view(np.uint8) - expected.view(np.uint8)).tobytes()
+def _told(base: Features, array: Features) -> int:
+    """Bytes beside a header that who has `base` is sent: of the difference, or of all where that saves little."""
+    before, now = (
+        payload.encode(each, FeatureKey(digest_of(bytes([number])), ENCODER), codec=Codec.INT8)
+        for number, each in enumerate((base, array))
+    )
+    told = delta.difference(before, now)
+    return len(told) - now.body_at if told is not None else _coded(_body(array))
 
 
 def _lz4(body: bytes) -> int:
