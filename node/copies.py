@@ -39,9 +39,11 @@ class Copies:
         while len(took) < wanted and (batch := list(islice(candidates, wanted - len(took)))):
             puts = [self._neighbourhood.put(node, payload, self._now() - started, PUT_TIMEOUT_S) for node in batch]
             took += [node for node, was_kept in zip(batch, await asyncio.gather(*puts), strict=True) if was_kept]
-        for node in self._neighbourhood.holders(payload.key.packed):
-            if node not in took:
-                self._owed.add(node, payload.key.packed)
+        # Also who was a holder until a moment ago: back before any key has moved, it would not be brought this one.
+        key, near = payload.key.packed, self._neighbourhood
+        for node in dict.fromkeys((*near.holders(key), *near.former_holders(key))):
+            if node != me and node not in took:
+                self._owed.add(node, key)
         return len(took)
 
     async def leave_soon(self, payload: Payload, started: float, wait_s: float) -> None:

@@ -175,7 +175,10 @@ class Moving:
             if payload is None:  # it was evicted meanwhile
                 continue
             for node in wanted[key]:
-                self._stats.moved += await near.put(node, payload, 0.0, PUT_TIMEOUT_S)
+                if await near.put(node, payload, 0.0, PUT_TIMEOUT_S):
+                    self._stats.moved += 1
+                else:
+                    self._owed.add(node, key)
                 await asyncio.sleep(payload.nbytes / BYTES_PER_S)
         return is_complete
 

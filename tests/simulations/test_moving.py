@@ -136,6 +136,24 @@ def test_who_starts_anew_gets_back_what_only_its_memory_had_and_nothing_else_mov
     run(day())
 
 
+def test_who_was_away_too_shortly_for_keys_to_move_is_brought_what_was_put_meanwhile() -> None:
+    async def day() -> None:
+        async with _cluster(4, 2) as cluster:
+            await asyncio.sleep(2 * limits.SETTLED_S)
+            *others, away = cluster.nodes
+            for node in others:
+                cluster.network.cut(away.name, node.name)
+            await cluster.until(lambda: all(away.id not in node.ring().nodes for node in others), limits.SETTLED_S)
+            for number, made in enumerate(MADE):
+                await others[number % len(others)].lookup.put(made)
+            assert not len(away.store.memory)
+            cluster.network.heal()
+            await cluster.until(lambda: all(away.id in node.ring().nodes for node in others), limits.SETTLED_S)
+            await cluster.until(lambda: _is_placed(cluster), 120.0)
+
+    run(day())
+
+
 def test_it_is_no_faster_than_it_may_be_and_the_most_valuable_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "BYTES_PER_S", 1000)
 
