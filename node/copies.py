@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -39,12 +39,26 @@ class Copies:
         while len(took) < wanted and (batch := list(islice(candidates, wanted - len(took)))):
             puts = [self._neighbourhood.put(node, payload, self._now() - started, PUT_TIMEOUT_S) for node in batch]
             took += [node for node, was_kept in zip(batch, await asyncio.gather(*puts), strict=True) if was_kept]
-        # Also who was a holder until a moment ago: back before any key has moved, it would not be brought this one.
-        key, near = payload.key.packed, self._neighbourhood
-        for node in dict.fromkeys((*near.holders(key), *near.former_holders(key))):
-            if node != me and node not in took:
-                self._owed.add(node, key)
+        self._owe(payload.key.packed, took)
         return len(took)
+
+    def took_in(self, payload: Payload) -> None:
+        """Another node has left `payload` here, and owes it to whoever it could not leave it with: so does this one.
+
+        That is where this node only stands in for a holder, or another does while members change: whoever made
+        the features may not live to pay.
+        """
+        key, near = payload.key.packed, self._neighbourhood
+        holders, before = near.ring().holders(key), near.unsettled_holders(key)
+        if near.me not in holders or (before and set(before) != set(holders)):
+            self._owe(key, ())
+
+    def _owe(self, key: bytes, took: Sequence[NodeId]) -> None:
+        near = self._neighbourhood
+        # Also who was a holder until a moment ago: back before any key has moved, it would not be brought this one.
+        for node in dict.fromkeys((*near.holders(key), *near.unsettled_holders(key))):
+            if node != near.me and node not in took:
+                self._owed.add(node, key)
 
     async def leave_soon(self, payload: Payload, started: float, wait_s: float) -> None:
         """The same, and not waited for longer than `wait_s`: the rest is done behind the answer."""

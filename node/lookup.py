@@ -386,7 +386,10 @@ class Lookup:
 
     def accept(self, payload: Payload, age_s: float) -> bool:
         """Keep what a peer put here; False when it was forgotten since its making began, is stale, or does not fit."""
-        return self._keep(payload, self._now() - age_s)
+        kept = self._keep(payload, self._now() - age_s)
+        if kept:
+            self._copies.took_in(payload)
+        return kept
 
     async def close(self) -> None:
         """End what goes on behind answers."""

@@ -85,6 +85,10 @@ class Moving:
         """Whether this node has finished with the ring as it was when it last looked, and owes nobody a copy."""
         return self._changed_at is None and not len(self._owed)
 
+    def unsettled_holders(self, key: bytes) -> list[NodeId]:
+        """Whose `key` was before the members changed, until this node has finished with who they are now."""
+        return list(self._placed.holders(key)) if self._placed is not None and self._changed_at is not None else []
+
     def former_holders(self, key: bytes) -> list[NodeId]:
         """Who may still have `key` from before the members changed."""
         rings = []

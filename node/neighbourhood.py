@@ -108,6 +108,7 @@ class Neighbourhood:
         self._rng = rng
         self._now = now
         self.former_holders: Callable[[bytes], Sequence[NodeId]] = lambda key: ()
+        self.unsettled_holders: Callable[[bytes], Sequence[NodeId]] = lambda key: ()
         self._breakers: dict[NodeId, Breaker] = {}
 
     # -- who ----------------------------------------------------------------------------------------------------

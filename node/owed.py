@@ -1,8 +1,8 @@
 """Copies that could not be left with who should have them, to be brought there later. Pure.
 
 A holder that is slow or stopped gets no copy; the next on the ring does. Dynamo's hinted handoff (DeCandia et al., SOSP
-2007, section 4.6), with the hint where the features were made: who made them has them, at least for a while, and the
-directory finds the copy that lies elsewhere meanwhile.
+2007, section 4.6), with the hint where the features were made, and where they were left instead, as in Dynamo: whoever
+made them may not live to bring them. The directory finds the copy that lies elsewhere meanwhile.
 """
 
 from __future__ import annotations

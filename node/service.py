@@ -261,6 +261,7 @@ class Node:
             now=loop.time,
         )
         self._neighbourhood.former_holders = self.moving.former_holders
+        self._neighbourhood.unsettled_holders = self.moving.unsettled_holders
         self._ring_version = -1
         self._ring = Ring({}, settings.copies)
         self.lookup = Lookup(

@@ -136,7 +136,8 @@ def test_who_starts_anew_gets_back_what_only_its_memory_had_and_nothing_else_mov
     run(day())
 
 
-def test_who_was_away_too_shortly_for_keys_to_move_is_brought_what_was_put_meanwhile() -> None:
+@pytest.mark.parametrize("maker_dies", [False, True])
+def test_who_was_away_too_shortly_for_keys_to_move_is_brought_what_was_put_meanwhile(maker_dies: bool) -> None:
     async def day() -> None:
         async with _cluster(4, 2) as cluster:
             await asyncio.sleep(2 * limits.SETTLED_S)
@@ -144,11 +145,14 @@ def test_who_was_away_too_shortly_for_keys_to_move_is_brought_what_was_put_meanw
             for node in others:
                 cluster.network.cut(away.name, node.name)
             await cluster.until(lambda: all(away.id not in node.ring().nodes for node in others), limits.SETTLED_S)
-            for number, made in enumerate(MADE):
-                await others[number % len(others)].lookup.put(made)
+            for made in MADE:
+                await others[0].lookup.put(made)
             assert not len(away.store.memory)
+            if maker_dies:  # those that stood in for the one that was away remain
+                await cluster.crash(0)
+                await cluster.restart(0)
             cluster.network.heal()
-            await cluster.until(lambda: all(away.id in node.ring().nodes for node in others), limits.SETTLED_S)
+            await cluster.until(lambda: all(away.id in node.ring().nodes for node in others[1:]), limits.SETTLED_S)
             await cluster.until(lambda: _is_placed(cluster), 120.0)
 
     run(day())
