@@ -22,7 +22,7 @@ import hashlib, sys, urllib.error, urllib.request
 path, file, show = sys.argv[1:]
 request = urllib.request.Request("http://127.0.0.1:7440" + path, open(file, "rb").read() if file else None)
 try:
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         body = response.read()
         print(response.status, body.decode() if show else hashlib.sha256(body).hexdigest())
 except urllib.error.HTTPError as error:
