@@ -91,12 +91,8 @@ class Moving:
 
     def former_holders(self, key: bytes) -> list[NodeId]:
         """Who may still have `key` from before the members changed."""
-        rings = []
-        if self._placed is not None and self._changed_at is not None:
-            rings.append(self._placed)
-        if self._former is not None and self._now() < self._former_until:
-            rings.append(self._former)
-        return list(dict.fromkeys(node for ring in rings for node in ring.holders(key)))
+        former = self._former.holders(key) if self._former is not None and self._now() < self._former_until else ()
+        return list(dict.fromkeys((*self.unsettled_holders(key), *former)))
 
     def tick(self, version: int) -> None:
         """Time passes; `version` counts the changes of who is in the ring."""
