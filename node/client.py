@@ -24,6 +24,7 @@ from ..protocol import payload as payloads
 from ..protocol.errors import InvalidValue
 from ..protocol.features import Features, Source
 from ..protocol.keys import DIGEST_BYTES, EncoderIdentity, FeatureKey, digest_of, parse_digest
+from ..protocol.namespaces import Namespace
 from .aside import aside
 from .client_answers import Ask, features, is_there, many_features, told
 from .client_nodes import Nodes, NoNodeAnswers, Refused, urls_of_members
@@ -65,6 +66,9 @@ class Client:
     Nodes with a cluster key on other machines want a token: give `cluster_key`, the key's file, or the `token` itself.
     With one, only the node on this machine or at `url` is asked, and the members that it names: what mDNS brings could
     be anybody. HTTP is not encrypted, so the token can be read on the way to a node elsewhere.
+
+    `namespace` is a secret of 16 to 128 characters: what is put and encoded with it, only those find who have it too.
+    Like a token it is sent to the nodes that are asked.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         cluster_key: str | Path | None = None,
         token: str | None = None,
+        namespace: str | None = None,
     ) -> None:
         _identity(encoder, version)
         if cluster_key is not None:
@@ -89,6 +94,7 @@ class Client:
         self._encode = encode
         self._encoder = encoder
         self._version = version
+        self._namespace = None if namespace is None else Namespace(namespace)
 
     async def __aenter__(self) -> Self:
         return self
@@ -203,7 +209,9 @@ class Client:
         """Whether somebody holds them; moves no features. Refused and NoNodeAnswers."""
         ask = self._ask(encoder, version, None)
         try:
-            return await self._nodes.ask("HEAD", _path(_digest(digest)), is_there, query=ask.query())
+            return await self._nodes.ask(
+                "HEAD", _path(_digest(digest)), is_there, query=ask.query(), headers=ask.headers()
+            )
         except NoNodeAnswers:
             if self._encode is None:
                 raise
@@ -215,8 +223,10 @@ class Client:
         Only what is given here counts: the client's own `encoder` and `version` do not narrow it. Refused and
         NoNodeAnswers, also with `encode=`, since nothing was forgotten then.
         """
-        query = Ask(encoder, version, None).query()
-        return await self._nodes.ask("DELETE", _path(_digest(digest)), is_there, query=query)
+        ask = Ask(encoder, version, None, self._namespace)
+        return await self._nodes.ask(
+            "DELETE", _path(_digest(digest)), is_there, query=ask.query(), headers=ask.headers()
+        )
 
     # -- the cluster --------------------------------------------------------------------------------------------
 
@@ -255,7 +265,7 @@ class Client:
         _identity(encoder, version)
         if min_fidelity is not None and not 0.0 <= min_fidelity <= 1.0:
             raise InvalidValue(f"min_fidelity {min_fidelity}: expected a number from 0 to 1")
-        return Ask(encoder, version, min_fidelity)
+        return Ask(encoder, version, min_fidelity, self._namespace)
 
     async def _get(self, digest: bytes, ask: Ask) -> Features | None:
         return await self._nodes.ask(
@@ -263,7 +273,7 @@ class Client:
             _path(digest),
             lambda answer: None if answer.status == 404 else features(answer, digest, ask),
             query=ask.query(),
-            headers={"Accept": Form.PAYLOAD},
+            headers={"Accept": Form.PAYLOAD, **ask.headers()},
             bytes_max=2 * payloads.PAYLOAD_BYTES_MAX,
         )
 
@@ -273,7 +283,7 @@ class Client:
             "/v1/features",
             lambda answer: features(answer, digest, ask),
             query=ask.query(),
-            headers={"Accept": Form.PAYLOAD, "Content-Type": "application/octet-stream"},
+            headers={"Accept": Form.PAYLOAD, "Content-Type": "application/octet-stream", **ask.headers()},
             body=data,
             bytes_max=2 * payloads.PAYLOAD_BYTES_MAX,
             is_question=False,
@@ -286,7 +296,7 @@ class Client:
                 "/v1/features:batchGet",
                 lambda answer: many_features(answer, digests, ask),
                 query=ask.query(),
-                headers={"Accept": BatchForm.PAYLOADS, **_JSON_HEADERS},
+                headers={"Accept": BatchForm.PAYLOADS, **_JSON_HEADERS, **ask.headers()},
                 body=json.dumps({"digests": [digest.hex() for digest in digests]}).encode(),
                 bytes_max=2 * BATCH_BYTES_MAX,
                 is_question=False,
@@ -305,7 +315,7 @@ class Client:
             _path(digest),
             told,
             query=ask.query() | ({"durable": "true"} if durable else {}),
-            headers={"Content-Type": Form.NPY},
+            headers={"Content-Type": Form.NPY, **ask.headers()},
             body=npy_head(array.shape) + array.astype("<f4", copy=False).tobytes(),
         )
         return int(answer["copies"])

@@ -10,6 +10,9 @@ from urllib.parse import unquote
 from ..protocol import payload as payloads
 from ..protocol.errors import CorruptPayload
 from ..protocol.features import Features, Source
+from ..protocol.keys import FeatureKey
+from ..protocol.namespaces import Namespace, kept_as
+from .http_query import NAMESPACE_HEADER
 from .http_tensors import NotATensor, safetensors_entries
 
 if TYPE_CHECKING:
@@ -18,11 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Whose features are meant, and how near to the original they must be."""
+    """Whose features are meant, how near to the original they must be, and in which namespace they are."""
 
     encoder: str | None
     version: str | None
     min_fidelity: float | None
+    namespace: Namespace | None = None
 
     def query(self) -> dict[str, str]:
         """The same as the query of a request."""
@@ -30,6 +34,10 @@ class Ask:
         if self.min_fidelity is not None:
             query["min_fidelity"] = f"{self.min_fidelity:.9f}"
         return {name: value for name, value in query.items() if value is not None}
+
+    def headers(self) -> dict[str, str]:
+        """What of it is in a request's headers."""
+        return {} if self.namespace is None else {NAMESPACE_HEADER: self.namespace.secret}
 
     def allows(self, payload: payloads.Payload) -> bool:
         """Whether `payload` is what was asked for."""
@@ -70,13 +78,14 @@ def _checked(
     data: bytes, digest: bytes, ask: Ask, source: str, node: str, converted_from: str | None = None
 ) -> Features:
     payload = payloads.parse(data)
-    if payload.key.digest != digest or not ask.allows(payload):
+    if payload.key.digest != kept_as(digest, ask.namespace) or not ask.allows(payload):
         raise CorruptPayload(f"payload of {payload.key}: another one was asked for")
     try:
         origin = Source(source)
     except ValueError:
         raise CorruptPayload(f"source {source[:40]!a}: expected {', '.join(Source)}") from None
-    return Features(payload.array(), payload.key, payload.fidelity, payload.codec.label, origin, node, converted_from)
+    key = FeatureKey(digest, payload.key.encoder)
+    return Features(payload.array(), key, payload.fidelity, payload.codec.label, origin, node, converted_from)
 
 
 def is_there(answer: Answer) -> bool:

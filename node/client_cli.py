@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from ..protocol.errors import EdgeCacheError, InvalidValue
 from . import client_commands as commands
@@ -24,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. SystemExit(2) for wrong usage, as argparse has it."""
     arguments = _parser().parse_args(argv)
     try:
-        status: int = arguments.run(arguments) if arguments.is_local else asyncio.run(_run(arguments))
+        if arguments.is_local:
+            status: int = arguments.run(arguments)
+        else:
+            status = asyncio.run(_run(arguments, _namespace(arguments.namespace)))
         sys.stdout.flush()
         return status
     except NoNodeAnswers as error:
@@ -49,6 +53,11 @@ def _everywhere() -> OneLineParser:
     everywhere.add_argument(
         "--cluster-key", metavar="FILE", help="the key of a node on another machine (EDGECACHE_CLUSTER_KEY)"
     )
+    everywhere.add_argument(
+        "--namespace",
+        metavar="FILE",
+        help="with a secret, which whoever is to find the features needs as well (EDGECACHE_NAMESPACE)",
+    )
     everywhere.add_argument("--json", action="store_true", help="print JSON")
     everywhere.add_argument("--timeout", type=float, metavar="SECONDS", help=f"for each answer ({TIMEOUT_S:g})")
     return everywhere
@@ -64,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(
         url=os.environ.get("EDGECACHE_URL") or DEFAULT_URL,
         cluster_key=os.environ.get("EDGECACHE_CLUSTER_KEY") or None,
+        namespace=os.environ.get("EDGECACHE_NAMESPACE") or None,
         json=False,
         timeout=TIMEOUT_S,
         is_local=False,
@@ -118,14 +128,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _run(arguments: argparse.Namespace) -> int:
+def _namespace(file: str | None) -> str | None:
+    """The secret in `file`."""
+    return None if file is None else Path(file).read_text("ascii", "replace").strip()
+
+
+async def _run(arguments: argparse.Namespace, namespace: str | None) -> int:
     if not arguments.timeout > 0:
         raise InvalidValue(f"timeout {arguments.timeout}: expected seconds above zero")
     encoder, version = getattr(arguments, "encoder", None), getattr(arguments, "version", None)
 
     def client(url: str) -> Client:
         return Client(
-            url, encoder=encoder, version=version, timeout_s=arguments.timeout, cluster_key=arguments.cluster_key
+            url,
+            encoder=encoder,
+            version=version,
+            timeout_s=arguments.timeout,
+            cluster_key=arguments.cluster_key,
+            namespace=namespace,
         )
 
     arguments.elsewhere = client

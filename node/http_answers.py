@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
-from ..protocol.keys import EncoderIdentity, FeatureKey, format_digest
+from ..protocol.keys import EncoderIdentity, format_digest
 from .http_problems import Problem
+from .http_query import NAMESPACE_HEADER
 from .http_tensors import FEATURES_TENSOR, Tensor, npy_head, safetensors_head
 
 if TYPE_CHECKING:
@@ -68,21 +69,24 @@ def is_unchanged(request: web.Request, tag: str) -> bool:
     return any(known.value in (tag, "*") for known in request.if_none_match or ())
 
 
-def key_headers(key: FeatureKey) -> dict[str, str]:
+def key_headers(digest: bytes, encoder: EncoderIdentity) -> dict[str, str]:
     """Which image's features these are, and by which encoder."""
-    return {"EdgeCache-Digest": format_digest(key.digest), "EdgeCache-Encoder": str(key.encoder)}
+    return {"EdgeCache-Digest": format_digest(digest), "EdgeCache-Encoder": str(encoder)}
 
 
-def found_headers(found: Found, form: str) -> dict[str, str]:
-    """Every header of an answer that has, or would have, the features of `found` in the media type `form`."""
+def found_headers(found: Found, digest: bytes, form: str) -> dict[str, str]:
+    """Every header of an answer that has, or would have, the features of `found` in the media type `form`.
+
+    `digest` is the image's as it was asked for: within a namespace the payload has another.
+    """
     payload = found.payload
     return {
         hdrs.CONTENT_TYPE: form,
         "ETag": f'"{etag(payload, form)}"',
-        hdrs.VARY: hdrs.ACCEPT,
+        hdrs.VARY: f"{hdrs.ACCEPT}, {NAMESPACE_HEADER}",
         # Private as the image itself, and stale after an invalidation: keep it, but ask each time (304 costs little).
         hdrs.CACHE_CONTROL: "private, no-cache",
-        **key_headers(payload.key),
+        **key_headers(digest, payload.key.encoder),
         "EdgeCache-Source": found.source.value,
         "EdgeCache-Node": header_text(found.node),
         "EdgeCache-Codec": payload.codec.label,

@@ -110,13 +110,13 @@ class FeaturesApi:
         form = negotiated(request, Form)
         started = time.perf_counter()
         async with _deadline(ask):
-            key = FeatureKey(digest, await self._identity(ask))
+            key = FeatureKey(ask.kept_as(digest), await self._identity(ask))
             found = await self._node.lookup.get(
                 key, reach=ask.reach, min_fidelity=ask.min_fidelity, stream=_stream(request, ask)
             )
         if found is None:
-            raise _nobody_holds(key)
-        return await _answer(request, found, form, started)
+            raise _nobody_holds(digest, key.encoder)
+        return await _answer(request, found, digest, form, started)
 
     async def head(self, request: web.Request) -> web.StreamResponse:
         """HEAD /v1/features/DIGEST: whether somebody holds them, without moving them."""
@@ -124,21 +124,21 @@ class FeaturesApi:
         form = negotiated(request, Form)
         held = None
         async with _deadline(ask):
-            key = FeatureKey(digest, await self._identity(ask))
+            key = FeatureKey(ask.kept_as(digest), await self._identity(ask))
             if ask.min_fidelity >= 0:  # only the features themselves say how near they are
                 found = await self._node.lookup.get(key, reach=ask.reach, min_fidelity=ask.min_fidelity)
             elif (found := self._node.lookup.peek(key)) is None:
                 held = await self._node.lookup.has(key, reach=ask.reach)
         if found is not None:
             if is_unchanged(request, etag(found.payload, form)):
-                return web.Response(status=304, headers=found_headers(found, form))
+                return web.Response(status=304, headers=found_headers(found, digest, form))
             size = str(answer_size(found.payload, form))
-            return web.Response(headers=found_headers(found, form) | {hdrs.CONTENT_LENGTH: size})
+            return web.Response(headers=found_headers(found, digest, form) | {hdrs.CONTENT_LENGTH: size})
         if held is None:
-            raise _nobody_holds(key)
+            raise _nobody_holds(digest, key.encoder)
         source, node = held
         headers = {"EdgeCache-Source": source.value, "EdgeCache-Node": header_text(node)}
-        return web.Response(content_type=form, headers=key_headers(key) | headers)
+        return web.Response(content_type=form, headers=key_headers(digest, key.encoder) | headers)
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/features: the features of the image in the body, encoded when nobody has them."""
@@ -153,7 +153,8 @@ class FeaturesApi:
                 if image.startswith(magic, start):
                     raise Problem(415, f"the image looks like {name}, expected {', '.join(sorted(IMAGE_TYPES))}")
             started = time.perf_counter()
-            key = FeatureKey(await aside(len(image), digest_of, image), await self._identity_to_encode(ask))
+            digest = await aside(len(image), digest_of, image)
+            key = FeatureKey(ask.kept_as(digest), await self._identity_to_encode(ask))
             try:
                 found = await self._node.lookup.get(
                     key,
@@ -168,8 +169,8 @@ class FeaturesApi:
             if found is not None and ask.durable:
                 await self._make_durable(found.payload)
         if found is None:
-            raise _nobody_holds(key)
-        return await _answer(request, found, form, started)
+            raise _nobody_holds(digest, key.encoder)
+        return await _answer(request, found, digest, form, started)
 
     async def batch_get(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/features:batchGet: one safetensors file with the features of many images."""
@@ -179,7 +180,7 @@ class FeaturesApi:
             digests = {name: parse_digest(name) for name in asked}
             started = time.perf_counter()
             encoder = await self._identity(ask)
-            keys = {name: FeatureKey(digest, encoder) for name, digest in digests.items()}
+            keys = {name: FeatureKey(ask.kept_as(digest), encoder) for name, digest in digests.items()}
             answers = await self._node.lookup.get_many(list(keys.values()), reach=ask.reach)
         found = {
             name: answers[key]
@@ -203,7 +204,7 @@ class FeaturesApi:
         async with _deadline(ask), self._bodies.read(request) as body:
             started = time.perf_counter()
             await self._own_encoder_or_none()  # or its name and version would be taken for a user's own
-            payload = await uploaded(content_type(request), body, digest, ask, self._node.versions)
+            payload = await uploaded(content_type(request), body, ask.kept_as(digest), ask, self._node.versions)
             self._node.versions.learn(payload.key.encoder)
             stored = await self._node.lookup.put(payload)
             if stored.copies == 0:
@@ -211,7 +212,7 @@ class FeaturesApi:
             if ask.durable:
                 await self._make_durable(stored.payload)
         headers = {
-            **key_headers(payload.key),
+            **key_headers(digest, payload.key.encoder),
             hdrs.LOCATION: f"/v1/features/{format_digest(digest)}",
             "EdgeCache-Copies": str(stored.copies),
             "EdgeCache-Codec": payload.codec.label,
@@ -234,9 +235,9 @@ class FeaturesApi:
         """DELETE /v1/features/DIGEST: forget them on every node; without an encoder, those of every encoder."""
         digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request, WRITE_PARAMETERS)
         async with _deadline(ask):
-            name = digest
+            name = ask.kept_as(digest)
             if ask.encoder is not None or ask.version is not None:
-                name = FeatureKey(digest, await self._identity(ask)).packed
+                name = FeatureKey(name, await self._identity(ask)).packed
             if not await self._node.lookup.forget([name]):
                 raise Problem(404, f"nobody held features of {format_digest(digest)}")
             if ask.durable and not await self._node.lookup.flush():
@@ -249,7 +250,8 @@ class FeaturesApi:
         async with _deadline(ask):
             what = await read_json(request, Invalidation)
             if what.digests is not None and what.encoder is None and what.version is None:
-                forgotten = await self._node.lookup.forget([parse_digest(digest) for digest in what.digests])
+                names = [ask.kept_as(parse_digest(digest)) for digest in what.digests]
+                forgotten = await self._node.lookup.forget(names)
                 return web.json_response({"digests": len(what.digests), "forgotten": forgotten})
             if what.encoder is None or what.digests is not None:
                 raise InvalidValue('body: expected {"encoder": NAME, "version": V} or {"digests": [...]}')
@@ -306,9 +308,9 @@ async def _deadline(ask: Ask) -> AsyncIterator[None]:
         raise Problem(504, f"no answer within {ask.timeout_s * 1000:.0f} ms") from None
 
 
-async def _answer(request: web.Request, found: Found, form: str, started: float) -> web.StreamResponse:
+async def _answer(request: web.Request, found: Found, digest: bytes, form: str, started: float) -> web.StreamResponse:
     """The features of `found`, or 304 to a GET whose caller has them."""
-    headers = found_headers(found, form)
+    headers = found_headers(found, digest, form)
     looked_up_ms = _since_ms(started)
     if request.method == hdrs.METH_GET and is_unchanged(request, etag(found.payload, form)):
         headers["Server-Timing"] = f'lookup;desc="{found.source}";dur={looked_up_ms:.3f}'
@@ -330,8 +332,8 @@ def _stream(request: web.Request, ask: Ask) -> str:
     return ask.stream if ask.stream is not None else request.remote or ""
 
 
-def _nobody_holds(key: FeatureKey) -> Problem:
-    return Problem(404, f"nobody holds features of {format_digest(key.digest)} by {key.encoder}")
+def _nobody_holds(digest: bytes, encoder: EncoderIdentity) -> Problem:
+    return Problem(404, f"nobody holds features of {format_digest(digest)} by {encoder}")
 
 
 def _since_ms(started: float) -> float:

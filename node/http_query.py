@@ -11,6 +11,7 @@ from aiohttp import web
 
 from ..protocol.errors import InvalidValue
 from ..protocol.keys import EncoderIdentity
+from ..protocol.namespaces import Namespace, kept_as
 from .found import Reach
 
 TIMEOUT_MS_MAX = 600_000
@@ -22,12 +23,14 @@ PARAMETERS = ("encoder", "version", "source", "min_fidelity", "timeout_ms", "str
 # Of a call that changes something, too.
 WRITE_PARAMETERS = (*PARAMETERS, "durable")
 
+NAMESPACE_HEADER = "EdgeCache-Namespace"  # a header, since queries end up in logs
+
 _DECIMAL = re.compile(r"[0-9]{0,9}\.?[0-9]{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """The query of a request for features; `encoder` and `version` are None where the node's own are meant."""
+    """The query of a request for features, and its namespace; no `encoder` or `version` means the node's own."""
 
     encoder: str | None = None
     version: str | None = None
@@ -38,6 +41,7 @@ class Ask:
     """Whose requests this one follows on: a camera, a program."""
     durable: bool = False
     """Answer once a power cut could not undo it on this node's disk."""
+    namespace: Namespace | None = None
 
     @classmethod
     def of(cls, request: web.Request, allowed: Sequence[str] = PARAMETERS) -> Ask:
@@ -58,7 +62,12 @@ class Ask:
             timeout_s=_timeout_s(query["timeout_ms"]) if "timeout_ms" in query else TIMEOUT_S,
             stream=_stream(query["stream"]) if "stream" in query else None,
             durable=_is_true("durable", query.get("durable", "false")),
+            namespace=_namespace(request.headers.getall(NAMESPACE_HEADER, [])),
         )
+
+    def kept_as(self, digest: bytes) -> bytes:
+        """The digest in the keys of what is asked for, of the image with `digest`."""
+        return kept_as(digest, self.namespace)
 
 
 def _reach(text: str) -> Reach:
@@ -86,6 +95,12 @@ def _stream(text: str) -> str:
     if not text or len(text) > STREAM_CHARS_MAX or not text.isprintable():
         raise InvalidValue(f"stream {_shown(text)}: expected 1 to {STREAM_CHARS_MAX} characters that print")
     return text
+
+
+def _namespace(texts: Sequence[str]) -> Namespace | None:
+    if len(texts) > 1:
+        raise InvalidValue(f"{NAMESPACE_HEADER}: given {len(texts)} times, expected once")
+    return Namespace(texts[0]) if texts else None
 
 
 def _is_true(name: str, text: str) -> bool:

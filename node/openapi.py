@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..protocol.namespaces import SECRET_CHARS_MAX, SECRET_CHARS_MIN
 from .http_answers import BatchForm, Form
-from .http_query import PARAMETERS, STREAM_CHARS_MAX, TIMEOUT_MS_MAX, WRITE_PARAMETERS
+from .http_query import NAMESPACE_HEADER, PARAMETERS, STREAM_CHARS_MAX, TIMEOUT_MS_MAX, WRITE_PARAMETERS
 from .status import EVICTION_REASONS
 
 _Json = dict[str, Any]
@@ -116,6 +117,12 @@ _TOKEN: _Json = {
 
 _PARAMETERS: _Json = {
     "digest": {"name": "digest", "in": "path", "required": True, "schema": _DIGEST},
+    "namespace": {
+        "name": NAMESPACE_HEADER,
+        "in": "header",
+        "description": "A secret. Features that are kept with it are found with it and not otherwise",
+        "schema": {"type": "string", "minLength": SECRET_CHARS_MIN, "maxLength": SECRET_CHARS_MAX},
+    },
     "encoder": {"name": "encoder", "in": "query", "schema": {"type": "string", "maxLength": 200}},
     "version": {"name": "version", "in": "query", "schema": {"type": "string", "maxLength": 64}},
     "source": {"name": "source", "in": "query", "schema": {"enum": ["any", "local", "cluster"], "default": "any"}},
@@ -243,13 +250,13 @@ _WRITES = ("putFeatures", "encodeImage", "deleteFeatures")
 
 
 def _operation(name: str, summary: str, answers: _Json, problems: tuple[int, ...], body: _Json | None = None) -> _Json:
-    """One call about features: all take the same query, writes `durable` too, and may end in a 400, a 401 or a 403."""
+    """One call about features: all take a namespace and the same query, writes `durable` too, and may end in 400 to 403."""
     operation: _Json = {
         "operationId": name,
         "summary": summary,
         "parameters": [
             {"$ref": f"#/components/parameters/{parameter}"}
-            for parameter in (WRITE_PARAMETERS if name in _WRITES else PARAMETERS)
+            for parameter in ("namespace", *(WRITE_PARAMETERS if name in _WRITES else PARAMETERS))
         ],
         "responses": answers | _references((400, 401, 403, *problems)),
     }

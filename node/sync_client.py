@@ -38,6 +38,7 @@ class SyncClient:
         timeout_s: float = TIMEOUT_S,
         cluster_key: str | Path | None = None,
         token: str | None = None,
+        namespace: str | None = None,
     ) -> None:
         self._client = Client(
             url,
@@ -47,6 +48,7 @@ class SyncClient:
             timeout_s=timeout_s,
             cluster_key=cluster_key,
             token=token,
+            namespace=namespace,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="edgecache client", daemon=True)

@@ -323,3 +323,18 @@ async def test_bench_measures_hits_where_no_encoder_runs(
 async def test_bench_refuses_a_count_that_is_none(run: Run, count: str) -> None:
     status, _, errors = await run("bench", "--count", count)
     assert (status, errors) == (2, f"edgecache: count {count}: expected 2 to 10000\n")
+
+
+async def test_a_namespace_is_read_from_a_file(run: Run, photo: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "camera.namespace"
+    secret.write_text("the-secret-of-camera-1\n")
+    assert (await run("put", photo, "--namespace", secret))[0] == 0
+    assert (await run("--namespace", secret, "has", DIGEST))[0] == 0
+    assert (await run("has", DIGEST))[0] == 1
+    secret.write_text("short\n")
+    status, _, errors = await run("has", DIGEST, "--namespace", secret)
+    assert (status, errors) == (
+        2,
+        "edgecache: namespace of 5 characters: expected 16 to 128 visible ASCII characters\n",
+    )
+    assert "No such file" in (await run("has", DIGEST, "--namespace", tmp_path / "none"))[2]

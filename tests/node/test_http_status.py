@@ -147,7 +147,7 @@ def test_openapi_refers_only_to_what_it_defines() -> None:
     described = document()
     references = set(re.findall(r"'\$ref': '#/components/(\w+)/(\w+)'", str(described)))
     assert references <= {(kind, name) for kind, parts in described["components"].items() for name in parts}
-    assert set(described["components"]["parameters"]) == {"digest", *WRITE_PARAMETERS}
+    assert set(described["components"]["parameters"]) == {"digest", "namespace", *WRITE_PARAMETERS}
     operations = [
         operation
         for item in described["paths"].values()
