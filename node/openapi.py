@@ -250,7 +250,7 @@ _WRITES = ("putFeatures", "encodeImage", "deleteFeatures")
 
 
 def _operation(name: str, summary: str, answers: _Json, problems: tuple[int, ...], body: _Json | None = None) -> _Json:
-    """One call about features: all take a namespace and the same query, writes `durable` too, and may end in 400 to 403."""
+    """One call about features: all take a namespace and the same query, writes `durable` too; each may end in 4xx."""
     operation: _Json = {
         "operationId": name,
         "summary": summary,
