@@ -181,7 +181,9 @@ class FeaturesApi:
             started = time.perf_counter()
             encoder = await self._identity(ask)
             keys = {name: FeatureKey(ask.kept_as(digest), encoder) for name, digest in digests.items()}
-            answers = await self._node.lookup.get_many(list(keys.values()), reach=ask.reach)
+            answers = await self._node.lookup.get_many(
+                list(keys.values()), reach=ask.reach, stream=_stream(request, ask)
+            )
         found = {
             name: answers[key]
             for name, key in keys.items()
@@ -206,7 +208,7 @@ class FeaturesApi:
             await self._own_encoder_or_none()  # or its name and version would be taken for a user's own
             payload = await uploaded(content_type(request), body, ask.kept_as(digest), ask, self._node.versions)
             self._node.versions.learn(payload.key.encoder)
-            stored = await self._node.lookup.put(payload)
+            stored = await self._node.lookup.put(payload, stream=_stream(request, ask))
             if stored.copies == 0:
                 raise Problem(507, f"no node has kept these {payload.nbytes} bytes")
             if ask.durable:

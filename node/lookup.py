@@ -31,6 +31,7 @@ from .found import Found, Reach, Stored
 from .owed import Owed
 from .search import CLOUD_TIMEOUT_S, FETCH_TIMEOUT_S, Question, Search
 from .search_many import SearchMany
+from .streams import Streams
 from .tombstones import Tombstones
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class Lookup:
         self._encoding = 0
         self._image_at = 0.0  # when the encoder may have been wanted for anybody
         self._flights: dict[object, asyncio.Task[Found | None]] = {}
+        self._streams = Streams()
         self._tombstones = Tombstones()
 
     # -- get ----------------------------------------------------------------------------------------------------
@@ -144,7 +146,7 @@ class Lookup:
             self._stats.coalesced += 1
         else:
             self._image_at = self._now() if image is not None else self._image_at
-            task = asyncio.ensure_future(self._find(key, image, reach, min_fidelity, may_stand_in))
+            task = asyncio.ensure_future(self._find(key, image, reach, min_fidelity, may_stand_in, self._facts(stream)))
             self._flights[flight] = task
             task.add_done_callback(lambda done: self._landed(flight, done))
         # Shielded: a caller that gives up must not take the answer from the others, nor from the cache.
@@ -152,15 +154,21 @@ class Lookup:
         return self._count(found)
 
     async def _find(
-        self, key: FeatureKey, image: bytes | None, reach: Reach, min_fidelity: float, may_stand_in: bool = True
+        self,
+        key: FeatureKey,
+        image: bytes | None,
+        reach: Reach,
+        min_fidelity: float,
+        may_stand_in: bool = True,
+        facts: Facts = NO_FACTS,
     ) -> Found | None:
         started = self._now()
-        if (found := await self._from_disk(key, min_fidelity)) is not None:
+        if (found := await self._from_disk(key, min_fidelity, facts)) is not None:
             return found
         if (waiting := self._stand_ins.renewals.pop(key)) is not None:  # asked for again: now the real ones
             image, may_stand_in = image or waiting, False
         wants = partial(self._wants, min_fidelity=min_fidelity)
-        question = Question(key, wants, reach, started, self._ahead())
+        question = Question(key, wants, reach, started, self._ahead(), facts=facts)
 
         async def make() -> Found:
             assert image is not None
@@ -182,7 +190,7 @@ class Lookup:
         else:
             found = await self._search.find_or_make(question, make)
         if found is not None and found.source is Source.PEER:
-            self._keep(found.payload, started, cost_s=self._now() - started)
+            self._keep(found.payload, started, cost_s=self._now() - started, facts=facts)
         return found
 
     def _from_memory(self, key: FeatureKey, min_fidelity: float) -> Found | None:
@@ -191,13 +199,13 @@ class Lookup:
             return None
         return Found(payload, Source.MEMORY, self._name)
 
-    async def _from_disk(self, key: FeatureKey, min_fidelity: float) -> Found | None:
+    async def _from_disk(self, key: FeatureKey, min_fidelity: float, facts: Facts) -> Found | None:
         packed = key.packed
         if self._store.peek(packed) is not None:  # too coarse, or it came since memory was asked: from a prefetch, say
             return self._from_memory(key, min_fidelity)
         if not self._store.is_on_disk(packed):
             return None
-        payload = await self._store.get_from_disk(packed)
+        payload = await self._store.get_from_disk(packed, facts=facts)
         if payload is None or payload.fidelity < min_fidelity:
             return None
         return Found(payload, Source.DISK, self._name)
@@ -228,7 +236,7 @@ class Lookup:
         self._costs.encoded(took_s, ahead)
         self._stats.encodes += 1
         payload = self._pack(array, key, min_fidelity=max(min_fidelity, payloads.FIDELITY_USUAL)).knowing(knows)
-        self._keep(payload, question.started, is_new=True, cost_s=took_s)
+        self._keep(payload, question.started, is_new=True, cost_s=took_s, facts=question.facts)
         if question.reach is not Reach.LOCAL:
             await self._copies.leave_soon(payload, question.started, self._costs.copy_wait_s(ahead))
         return Found(payload, Source.ENCODER, self._name)
@@ -278,21 +286,26 @@ class Lookup:
             self._stats.hits[found.source] += 1
         return found
 
-    async def get_many(self, keys: Sequence[FeatureKey], *, reach: Reach = Reach.ANY) -> dict[FeatureKey, Found]:
+    async def get_many(
+        self, keys: Sequence[FeatureKey], *, reach: Reach = Reach.ANY, stream: str | None = None
+    ) -> dict[FeatureKey, Found]:
         """Those of `keys` that somebody holds; each holder is asked once for all that it should have."""
+        facts = self._facts(stream)
         unique = list(dict.fromkeys(keys))
         self._stats.requests += len(unique)
         found = {key: here for key in unique if (here := self._from_memory(key, -1.0)) is not None}
-        await self._read_together(unique, found, partial(self._from_disk, min_fidelity=-1.0), DISK_TIMEOUT_S)
+        await self._read_together(
+            unique, found, partial(self._from_disk, min_fidelity=-1.0, facts=facts), DISK_TIMEOUT_S
+        )
         if reach is not Reach.LOCAL:
             started = self._now()
             missing = [key for key in unique if key not in found]
             found |= await self._search_many.find(missing, started + FETCH_TIMEOUT_S)
             for here in found.values():
                 if here.source is Source.PEER:
-                    self._keep(here.payload, started, cost_s=self._now() - started)
+                    self._keep(here.payload, started, cost_s=self._now() - started, facts=facts)
         if reach is Reach.ANY:
-            await self._read_together(unique, found, self._from_cloud, CLOUD_TIMEOUT_S)
+            await self._read_together(unique, found, partial(self._from_cloud, facts=facts), CLOUD_TIMEOUT_S)
         for key in unique:
             self._count(found.get(key))
         return {key: found[key] for key in unique if key in found}
@@ -333,7 +346,7 @@ class Lookup:
         payload = self._store.peek(key.packed)
         return None if payload is None else Found(payload, Source.MEMORY, self._name)
 
-    async def put(self, payload: Payload) -> Stored:
+    async def put(self, payload: Payload, *, stream: str | None = None) -> Stored:
         """Store features made elsewhere with their owner and its replica. Other nodes forget an older copy."""
         started = self._now()
         self._stats.puts += 1
@@ -342,7 +355,7 @@ class Lookup:
         holders = self._neighbourhood.ring().holders(key)
         others = [node for node in self._neighbourhood.peers.others() if node not in holders]
         stale = asyncio.gather(*(self._neighbourhood.forget(node, [key], FORGET_TIMEOUT_S) for node in others))
-        kept_here = self._keep(payload, started, is_new=True)
+        kept_here = self._keep(payload, started, is_new=True, facts=self._facts(stream))
         copies = await self._copies.leave(payload, started)
         await stale
         return Stored(copies + kept_here, payload)
@@ -406,16 +419,29 @@ class Lookup:
         """Whether what somebody else holds is what this node would hold: it may not have heard of a removal yet."""
         return self._versions.fits(payload) and self._removals.allows(payload)
 
-    async def _from_cloud(self, key: FeatureKey) -> Found | None:
-        payload = await self._store.get_from_cloud(key.packed, CLOUD_TIMEOUT_S)
+    def _facts(self, stream: str | None) -> Facts:
+        """What the eviction policy may know of what comes for a request of `stream`."""
+        return Facts(stream=self._streams.number(stream)) if stream is not None else NO_FACTS
+
+    async def _from_cloud(self, key: FeatureKey, facts: Facts) -> Found | None:
+        payload = await self._store.get_from_cloud(key.packed, CLOUD_TIMEOUT_S, facts=facts)
         return Found(payload, Source.CLOUD, self._name) if payload is not None else None
 
-    def _keep(self, payload: Payload, started: float, *, is_new: bool = False, cost_s: float | None = None) -> bool:
+    def _keep(
+        self,
+        payload: Payload,
+        started: float,
+        *,
+        is_new: bool = False,
+        cost_s: float | None = None,
+        facts: Facts = NO_FACTS,
+    ) -> bool:
         """Keep what was not forgotten since its making `started`; `cost_s` is what it took to come by, if known."""
         if self._tombstones.forbids(payload.key, started) or not self._versions.is_current(payload.key.encoder):
             return False
         self._removals.saw(payload)
-        facts = Facts(cost_ms=1000 * cost_s) if cost_s is not None else NO_FACTS
+        if cost_s is not None:
+            facts = facts._replace(cost_ms=1000 * cost_s)
         is_kept = self._may_answer(payload) and self._store.put(payload, is_new=is_new, facts=facts)
         if is_kept:
             self._desk.made(payload.key.packed)

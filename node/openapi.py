@@ -136,7 +136,7 @@ _PARAMETERS: _Json = {
         "name": "stream",
         "in": "query",
         "description": "Whose requests follow on each other, a camera or a program, so that the next is fetched ahead "
-        "(default: the client's address)",
+        "and the eviction policy knows who asked (default: the client's address)",
         "schema": {"type": "string", "minLength": 1, "maxLength": STREAM_CHARS_MAX},
     },
     "durable": {

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol.errors import EncoderUnavailable
 from ..protocol.features import Source
 from .cost import ENCODE_UNKNOWN_S
+from .eviction.policy import NO_FACTS, Facts
 from .found import Found, Reach
 from .lease import Granted, Leased
 
@@ -56,6 +57,8 @@ class Question:
     """Until when an encode is held back."""
     begin: asyncio.Event = field(default_factory=asyncio.Event)
     """Set where there is no point in holding it back any longer."""
+    facts: Facts = NO_FACTS
+    """What the eviction policy may know of what comes for it."""
     granted_by: NodeId | None = None
     """The owner that has told this node to encode."""
 
@@ -165,12 +168,12 @@ class Search:
         if question.reach is not Reach.ANY:
             return None
         if not question.can_encode:
-            payload = await self._store.get_from_cloud(packed, CLOUD_TIMEOUT_S)
+            payload = await self._store.get_from_cloud(packed, CLOUD_TIMEOUT_S, facts=question.facts)
         elif (left_s := deadline - self._now()) > 0:
             if self._now() + self._store.cloud_miss_s > question.hold_until:
                 question.begin.set()  # it will not have said no by then: to hold the encode back would be in vain
             instead_s = self._costs.encode_s(question.ahead)
-            payload = await self._store.get_from_cloud(packed, left_s, instead_s=instead_s)
+            payload = await self._store.get_from_cloud(packed, left_s, instead_s=instead_s, facts=question.facts)
         else:
             return None
         return self._checked(question, payload, Source.CLOUD, self._name)

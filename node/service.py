@@ -179,7 +179,8 @@ class Node:
         if memory is None:
             policy = POLICIES[settings.eviction](settings.memory_bytes)
             memory = MemoryStore(settings.memory_bytes, policy, Arena(settings.memory_bytes))
-        self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=self._is_wanted)
+        hour = hour if hour is not None else lambda: int(loop.time() // 3600) % 24
+        self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=self._is_wanted, hour=hour)
         self.resizing = Resizing(memory, pressure)
         # What the ring is made of must be the same on every member, so it stays what it was at the start.
         self._placed_bytes = self.store.capacity_bytes
@@ -283,7 +284,7 @@ class Node:
             fetch=self.lookup.fetch_ahead,
             is_held=memory.__contains__,
             now=loop.time,
-            hour=hour if hour is not None else lambda: int(loop.time() // 3600) % 24,
+            hour=hour,
         )
         self.resizing.on_resized = self._prefetching.resized
         self.lookup.on_asked = self._asked_by_stream

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -94,10 +95,15 @@ class Tiers:
         disk: DiskTier | None = None,
         cloud: Cloud | None = None,
         is_wanted: Callable[[Payload], bool] = lambda payload: True,
+        hour: Callable[[], int] | None = None,
     ) -> None:
-        """`is_wanted` says of what comes from below whether it may still be answered: its version, its shape."""
+        """`is_wanted` says of what comes from below whether it may still be answered: its version, its shape.
+
+        `hour`: that of the day, of which memory's policy hears with each entry.
+        """
         self.memory = memory
         self._is_wanted = is_wanted
+        self._hour = hour
         self.disk = _Lower(disk, is_wanted) if disk is not None else None
         self.cloud = _Lower(cloud, is_wanted) if cloud is not None else None
         self._cloud = cloud
@@ -178,14 +184,21 @@ class Tiers:
 
     # -- up -----------------------------------------------------------------------------------------------------
 
-    async def get_from_disk(self, key: bytes, timeout_s: float = DISK_TIMEOUT_S) -> Payload | None:
-        """The payload of `key` from the disk, which is in memory from then on."""
+    async def get_from_disk(
+        self, key: bytes, timeout_s: float = DISK_TIMEOUT_S, facts: Facts = NO_FACTS
+    ) -> Payload | None:
+        """The payload of `key` from the disk, which is in memory from then on; its policy hears of the `facts`."""
         if self.disk is None or not self.is_on_disk(key):
             return None
-        return await self.disk.get(key, timeout_s, self._promote_from_disk)
+        return await self.disk.get(key, timeout_s, partial(self._promote_from_disk, facts))
 
     async def get_from_cloud(
-        self, key: bytes, timeout_s: float = CLOUD_TIMEOUT_S, *, instead_s: float | None = None
+        self,
+        key: bytes,
+        timeout_s: float = CLOUD_TIMEOUT_S,
+        *,
+        instead_s: float | None = None,
+        facts: Facts = NO_FACTS,
     ) -> Payload | None:
         """The payload of `key` from the cloud, which is in memory and on disk from then on.
 
@@ -193,7 +206,7 @@ class Tiers:
         """
         if self.cloud is None or self._cloud is None or not self._cloud.pays(key, instead_s):
             return None
-        return await self.cloud.get(key, timeout_s, self._promote_from_cloud)
+        return await self.cloud.get(key, timeout_s, partial(self._promote_from_cloud, facts))
 
     @property
     def cloud_miss_s(self) -> float:
@@ -210,25 +223,28 @@ class Tiers:
         except (OSError, TimeoutError):
             return False
 
-    def _promote_from_disk(self, payload: Payload, took_s: float) -> Payload:
+    def _promote_from_disk(self, facts: Facts, payload: Payload, took_s: float) -> Payload:
         self._used[payload.key.packed] = None
         if (newer := self.memory.peek(payload.key.packed)) is not None:
             return newer
-        self.memory.put(payload, Facts(cost_ms=1000 * took_s))
+        self._put_in_memory(payload, facts._replace(cost_ms=1000 * took_s))
         return payload
 
-    def _promote_from_cloud(self, payload: Payload, took_s: float) -> Payload:
+    def _promote_from_cloud(self, facts: Facts, payload: Payload, took_s: float) -> Payload:
         if (newer := self.memory.peek(payload.key.packed)) is not None:
             return newer
-        self.put(payload, facts=Facts(cost_ms=1000 * took_s))
+        self.put(payload, facts=facts._replace(cost_ms=1000 * took_s))
         return payload
+
+    def _put_in_memory(self, payload: Payload, facts: Facts) -> bool:
+        return self.memory.put(payload, facts if self._hour is None else facts._replace(hour=self._hour()))
 
     # -- down ---------------------------------------------------------------------------------------------------
 
     def put(self, payload: Payload, *, is_new: bool = False, facts: Facts = NO_FACTS) -> bool:
         """Keep `payload` in memory, and behind it on disk; whether this device keeps it.
 
-        The `facts` are for memory's policy: what a miss would cost, and the like.
+        The `facts` are for memory's policy: what a miss would cost, who asked; the hour it is told in any case.
         Where it `is_new` to the cluster, made here or given by a user, it goes to the cloud as well: whoever gets it
         from there or from a peer does not send it there again.
         """
@@ -238,7 +254,7 @@ class Tiers:
             self.memory.get(key)  # a use, and no reason to write the same bytes again
             kept, is_written = True, self.is_on_disk(key)
         else:
-            kept, is_written = self.memory.put(payload, facts), False
+            kept, is_written = self._put_in_memory(payload, facts), False
         if self.disk is not None and not is_written:
             self.disk.counters.puts += 1
             kept = self._write(self.disk, payload) or kept

@@ -16,6 +16,7 @@ from edgecache.node import status
 from edgecache.node.conversions import Conversions
 from edgecache.node.cost import Costs
 from edgecache.node.eviction.lru import LRU
+from edgecache.node.eviction.policy import EvictionPolicy
 from edgecache.node.http_api import http_app
 from edgecache.node.lease import Granted
 from edgecache.node.lease_desk import LeaseDesk
@@ -237,6 +238,7 @@ class FakeNode:
         disk: FakeTier | None = None,
         cloud: FakeTier | None = None,
         conversions: Sequence[Conversion] = (),
+        policy: EvictionPolicy[bytes] | None = None,
     ) -> None:
         self.name = name
         self.id = sha256(name.encode()).hexdigest()[:32]
@@ -248,7 +250,9 @@ class FakeNode:
         self.http = "http://127.0.0.1:7440"
         self.other_members: list[dict[str, Any]] = []
         self.stats = Stats()
-        self.store = Tiers(MemoryStore(capacity, LRU()), disk=disk, cloud=cloud)
+        self.store = Tiers(
+            MemoryStore(capacity, LRU() if policy is None else policy), disk=disk, cloud=cloud, hour=lambda: 9
+        )
         self.versions = Versions(own)
         self.removals = Removals(random.Random(1))
         neighbourhood = Neighbourhood(

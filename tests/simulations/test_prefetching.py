@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from edgecache.node.eviction.lru import LRU
+from edgecache.node.eviction.policy import NO_FACTS, Facts
 from edgecache.node.prefetch import Forecast, Prefetcher
 from edgecache.protocol.features import Source
+from edgecache.protocol.payload import Payload
 from edgecache.simulations.cluster import Cluster, ModelledEncoder
 from edgecache.simulations.prefetching import run
 from edgecache.simulations.virtual_time import in_virtual_time
@@ -26,6 +29,28 @@ async def toured(cluster: Cluster) -> list[Source]:
         sources.append(found.source)
         await asyncio.sleep(1)
     return sources
+
+
+@in_virtual_time
+async def test_memory_is_told_of_the_stream_and_of_the_hour_on_the_nodes_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Cluster(1) as cluster:
+        memory, heard = cluster.nodes[0].store.memory, []
+        put = memory.put
+
+        def hear(payload: Payload, facts: Facts = NO_FACTS) -> bool:
+            heard.append((facts.stream, facts.hour))
+            return put(payload, facts)
+
+        monkeypatch.setattr(memory, "put", hear)
+        for image, stream in ((b"one", "gate"), (b"two", "yard")):
+            await cluster.nodes[0].lookup.get(cluster.key(image), image, stream=stream)
+            await asyncio.sleep(3600)
+    (gate, first), (yard, second) = heard
+    assert (gate, yard) == (0, 1)
+    assert first is not None
+    assert second == (first + 1) % 24
 
 
 def forget_in_memory(cluster: Cluster) -> None:
