@@ -28,7 +28,8 @@ from typing import Generic, NamedTuple, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 # -- by sequence
-SUCCESSOR_KEYS_MAX = 16_384
+SUCCESSOR_KEYS_MIN, SUCCESSOR_KEYS_MAX = 256, 16_384
+SUCCESSOR_KEY_BYTES = 600  # what a key and its successors take
 SUCCESSORS_MAX = 4  # of each key
 REACH = 3
 STREAMS_MAX = 256
@@ -37,7 +38,8 @@ TIMES_MIN = 2  # once is no pattern
 HALVED_AT = 32  # what was learnt long ago counts less
 
 # -- by time of day
-HOUR_KEYS_MAX = 2048  # of each hour
+HOUR_KEYS_MIN, HOUR_KEYS_MAX = 64, 2048  # of each hour
+HOUR_KEY_BYTES = 200
 LOOKED_AT = 48  # keys of the present hour that are compared with other hours
 LIKE_MIN = 0.25  # share of them that another hour knows, for it to be like the present one
 LIKE_BEST = 0.6  # and of what the likest hour knows
@@ -59,6 +61,7 @@ BURST_BYTES = 8_000_000
 UNDER_WAY_MAX = 16
 WAITING_MAX = 4096
 MEMORY_SHARE = 0.5  # of memory may be waiting to be asked for
+TABLE_SHARE = 1 / 16  # and what is learnt may take as much as this of it, by sequence and by hour each
 
 
 class Forecast(StrEnum):
@@ -72,12 +75,27 @@ class Forecast(StrEnum):
 GIVEN_UP_AFTER_S = {Forecast.SEQUENCE: 120.0, Forecast.HOUR: 3600.0}
 
 
-class Successors(Generic[Key]):
-    """Which keys came soon after which, over all streams; bounded, the least recently seen goes."""
+class _Seen(Generic[Key]):
+    """A key, how often it was seen, and what came soon after it."""
 
-    def __init__(self) -> None:
-        self._table: OrderedDict[Key, tuple[list[int], dict[Key, int]]] = OrderedDict()
-        self._streams: OrderedDict[Hashable, deque[Key]] = OrderedDict()
+    __slots__ = ("after", "key", "uses")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.uses = 0
+        self.after: dict[Key, int] = {}
+
+
+class Successors(Generic[Key]):
+    """Which keys came soon after which, over all streams; bounded, the least recently seen goes.
+
+    Each request brings its key as another object; the one that came first stands for it everywhere here.
+    """
+
+    def __init__(self, keys_max: int = SUCCESSOR_KEYS_MAX) -> None:
+        self._keys_max = keys_max
+        self._table: OrderedDict[Key, _Seen[Key]] = OrderedDict()
+        self._streams: OrderedDict[Hashable, deque[_Seen[Key]]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._table)
@@ -90,39 +108,39 @@ class Successors(Generic[Key]):
             if len(self._streams) >= STREAMS_MAX:
                 self._streams.popitem(last=False)
         self._streams[stream] = lately
-        if key in lately:
+        if any(before.key == key for before in lately):
             return
-        for before in lately:
-            if (known := self._table.get(before)) is not None:
-                _count(known[1], key, SUCCESSORS_MAX)
-        lately.append(key)
-        known = self._table.pop(key, None)
+        known = self._table.get(key)
         if known is None:
-            known = [0], {}
-            if len(self._table) >= SUCCESSOR_KEYS_MAX:
+            if len(self._table) >= self._keys_max:
                 self._table.popitem(last=False)
-        self._table[key] = known
-        uses, after = known
-        uses[0] += 1
-        if uses[0] >= HALVED_AT:
-            uses[0] //= 2
-            for successor in after:
-                after[successor] //= 2
+            known = self._table[key] = _Seen(key)
+        else:
+            self._table.move_to_end(key)
+        for before in lately:
+            _count(before.after, known.key, SUCCESSORS_MAX)
+        lately.append(known)
+        known.uses += 1
+        if known.uses >= HALVED_AT:
+            known.uses //= 2
+            for successor in known.after:
+                known.after[successor] //= 2
 
     def after(self, key: Key) -> list[Key]:
         """What will probably come soon after `key`, which was just seen, the likeliest first."""
         known = self._table.get(key)
         if known is None:
             return []
-        uses, after = known[0][0] - 1, known[1]  # what follows this time is not known yet
-        likely = [successor for successor, count in after.items() if count >= max(PROBABILITY_MIN * uses, TIMES_MIN)]
-        return sorted(likely, key=lambda successor: -after[successor])
+        least = max(PROBABILITY_MIN * (known.uses - 1), TIMES_MIN)  # what follows this time is not known yet
+        likely = [successor for successor, count in known.after.items() if count >= least]
+        return sorted(likely, key=lambda successor: -known.after[successor])
 
 
 class Hours(Generic[Key]):
     """Which keys were asked for in which hour of the day, and which other hour the present one is like."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys_max: int = HOUR_KEYS_MAX) -> None:
+        self._keys_max = keys_max  # of each hour
         self._counts: list[dict[Key, int]] = [{} for _ in range(24)]
         self._hour: int | None = None
         self._now: dict[Key, int] = {}  # the present hour's own
@@ -142,8 +160,8 @@ class Hours(Generic[Key]):
         if key not in self._now:
             self._lately.append(key)
         self._now[key] = self._now.get(key, 0) + 1
-        if len(self._now) >= 2 * HOUR_KEYS_MAX:
-            self._now = _most_counted(self._now)
+        if len(self._now) >= 2 * self._keys_max:
+            self._now = _most_counted(self._now, self._keys_max)
         self._requests += 1
         if self._requests % COMPARED_EVERY == 0:
             self._compare()
@@ -162,7 +180,7 @@ class Hours(Generic[Key]):
                     del old[key]
             for key, count in self._now.items():
                 old[key] = old.get(key, 0) + 2 * count
-            self._counts[self._hour] = _most_counted(old)
+            self._counts[self._hour] = _most_counted(old, self._keys_max)
         self._hour, self._now, self._requests = hour, {}, 0
         self._lately.clear()
         self._expect([hour])  # until what is seen speaks for another
@@ -239,8 +257,10 @@ class Prefetcher(Generic[Key]):
         self.records = {forecast: Record() for forecast in Forecast}
         self.memory_bytes = memory_bytes
         """What it may fetch into, in which there is room for everything else as well."""
-        self._successors: Successors[Key] = Successors()
-        self._hours: Hours[Key] = Hours()
+        self._successors: Successors[Key] = Successors(
+            _keys_max(memory_bytes, SUCCESSOR_KEY_BYTES, SUCCESSOR_KEYS_MIN, SUCCESSOR_KEYS_MAX)
+        )
+        self._hours: Hours[Key] = Hours(_keys_max(memory_bytes, 24 * HOUR_KEY_BYTES, HOUR_KEYS_MIN, HOUR_KEYS_MAX))
         self._budget = _Budget()
         self._under_way: dict[Key, Forecast] = {}
         # Not asked for yet; of each forecast apart, so that the oldest is the first that waits in vain.
@@ -325,6 +345,11 @@ def _count(counts: dict[Key, int], key: Key, keys_max: int) -> None:
         counts[key] = 1
 
 
-def _most_counted(counts: dict[Key, int]) -> dict[Key, int]:
+def _most_counted(counts: dict[Key, int], keys_max: int) -> dict[Key, int]:
     """Those with the highest counts, in that order."""
-    return dict(sorted(counts.items(), key=lambda item: -item[1])[:HOUR_KEYS_MAX])
+    return dict(sorted(counts.items(), key=lambda item: -item[1])[:keys_max])
+
+
+def _keys_max(memory_bytes: int, key_bytes: int, least: int, most: int) -> int:
+    """How many keys a table may have beside so much memory for features."""
+    return min(most, max(least, int(TABLE_SHARE * memory_bytes / key_bytes)))

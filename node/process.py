@@ -64,6 +64,8 @@ ENTRIES_MIN = 1024
 HTTP_BACKLOG = 128
 DESCRIPTORS = 8192
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+# What is free is looked for as often: 1 to 10 ms for a heap of 40 MiB, and a page that is wanted again costs a fault.
+TRIM_S = 20.0
 
 _log = logging.getLogger(__name__)
 
@@ -114,10 +116,10 @@ async def _live(
         _log.info("node %s, peers at %s:%d, data in %s", identity.id[:8], *node.peer_address, identity.data_dir)
         print(f"edgecache-node {node.name} ready at http://{shown}:{http_port} (cluster {config.cluster}, {counted})")
         sys.stdout.flush()
-        reloading = asyncio.ensure_future(reload(node))
+        asides = [asyncio.ensure_future(reload(node)), asyncio.ensure_future(_give_back_freed_memory())]
         ends = [asyncio.ensure_future(event.wait()) for event in (stop, node.twin)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for task in (*ends, reloading):
+        for task in (*ends, *asides):
             task.cancel()
         # Open requests end first, while the encoder is there; what they made is handed over like the rest.
         await runner.cleanup()
@@ -367,6 +369,21 @@ def _keep_freed_memory() -> None:
     mallopt(_M_ARENA_MAX, 2)
     mallopt(_M_TRIM_THRESHOLD, 8 * 1024 * 1024)
     mallopt(_M_MMAP_THRESHOLD, 256 * 1024)
+
+
+async def _give_back_freed_memory() -> None:
+    """Now and then give the kernel what glibc keeps between what is in use; until cancelled.
+
+    Every peak of features on their way makes the heap a little larger, and some small thing that stays at its end keeps
+    it so: after two hours' worth of mixed load 24 of 47 MiB were free and resident, and had not stopped growing.
+    """
+    try:
+        malloc_trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):  # not glibc
+        return
+    while True:
+        await asyncio.sleep(TRIM_S)
+        await asyncio.to_thread(malloc_trim, 0)
 
 
 async def _reload_on_hangup(told: Config, read_again: Callable[[], Config], node: Node) -> None:

@@ -44,6 +44,7 @@ PARTS = 64
 # So many are told as rumors; of more at once who missed them hears in an exchange.
 UNTOLD_MAX = 64
 _FIRST_STAMP_MAX = 2**20
+_STALE_MAX = 64  # of what was removed once more, so many older stamps may lie about
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ class Removals:
     def check(self) -> None:
         """Assert that the bookkeeping agrees with itself."""
         assert len(self._kept) <= KEPT_MAX
+        assert len(self._by_stamp) <= 2 * len(self._kept) + _STALE_MAX
         assert set(self._kept) <= {name for _, name in self._by_stamp}
         assert sorted(name for part in self._parts for name in part) == sorted(self._kept)
         for number, part in enumerate(self._parts):
@@ -198,7 +200,7 @@ class Removals:
             if name in self._kept and self._kept[name].stamp == stamp:
                 self._drop(name)
                 self._floor = max(self._floor, stamp)
-        if len(self._by_stamp) > 2 * KEPT_MAX:
+        if len(self._by_stamp) > 2 * len(self._kept) + _STALE_MAX:
             self._by_stamp = sorted((removal.stamp, name) for name, removal in self._kept.items())
 
     def _drop(self, name: bytes) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ENCODERS_MAX = 4096  # descriptions read when an image is removed, and encoders described by this node
 _DELETED_TOGETHER = 1000
-# A thread each where the store is a directory, a connection each elsewhere.
+# By all writers: a thread each where the store is a directory, a connection each elsewhere.
 _ASKED_TOGETHER = 16
 # To look whether the same is there already costs a round trip, which sending less than this costs too.
 _LOOK_FIRST_BYTES = 16 * 1024
@@ -30,6 +30,7 @@ class ObjectsRemote:
         self.packs = Packs(objects, now)
         self._objects = objects
         self._described: set[bytes] = set()
+        self._asking = asyncio.Semaphore(_ASKED_TOGETHER)
 
     def is_known(self, key: bytes) -> bool:
         """Whether `key` is sure to be there, as far as that can be told without asking."""
@@ -66,14 +67,15 @@ class ObjectsRemote:
         for key in packed:
             await self._objects.put(names.removed(key), b"")
             self.packs.forget(key)
-        alone: list[bytes] = []
-        for at in range(0, len(keys), _ASKED_TOGETHER):
-            asked = keys[at : at + _ASKED_TOGETHER]
-            sizes = await asyncio.gather(*(self._objects.size(names.feature(key)) for key in asked))
-            alone += [key for key, size in zip(asked, sizes, strict=True) if size is not None]
+        are_there = await asyncio.gather(*map(self._is_alone, keys))
+        alone = [key for key, is_there in zip(keys, are_there, strict=True) if is_there]
         if alone:
             await self._objects.delete([names.feature(key) for key in alone])
         return len({*packed, *alone})
+
+    async def _is_alone(self, key: bytes) -> bool:
+        async with self._asking:
+            return await self._objects.size(names.feature(key)) is not None
 
     async def remove_image(self, digest: bytes) -> int:
         """The same for an image, whichever encoder made the features."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 from edgecache.node import prefetch
 from edgecache.node.prefetch import Forecast, Hours, Prefetcher, Successors
@@ -89,6 +90,28 @@ def test_the_table_is_bounded_and_forgets_what_is_no_longer_seen() -> None:
         successors.seen(f"stream {number % 1000}", f"key {number}")
     assert len(successors) == prefetch.SUCCESSOR_KEYS_MAX
     assert successors.after("1") == []
+
+
+def test_what_is_learnt_takes_a_share_of_memory() -> None:
+    memory_bytes = 64 * 1024 * 1024
+    small: Prefetcher[bytes] = Prefetcher(memory_bytes)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for hour in range(24):
+        for number in range(3000):
+            key = b"%064d" % (3000 * (hour // 2) + number)
+            small.seen("a", key, 3600.0 * hour + number, hour, lambda key: True)
+    grew = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert 0.05 * memory_bytes < grew < 2 * prefetch.TABLE_SHARE * memory_bytes
+
+
+def test_a_small_memory_remembers_fewer_successors() -> None:
+    for memory_bytes, remembered in ((MEMORY, ["y"]), (1024 * 1024, [])):
+        prefetcher: Prefetcher[str] = Prefetcher(memory_bytes)
+        for number, key in enumerate(["x", "y", "a", "b", "c", "x", "y", "d", "e", "f", *map(str, range(1000)), "x"]):
+            named = prefetcher.seen("a", key, float(number), 9, lambda key: False)
+        assert [key for key, forecast in named if forecast is Forecast.SEQUENCE] == remembered
 
 
 def test_a_habit_that_changes_is_learnt_anew() -> None:

@@ -19,6 +19,12 @@ def test_only_the_last_uses_are_kept() -> None:
     assert AccessHistory(uses_max=2 * USES_MAX).uses_max == USES_MAX
 
 
+def test_when_it_is_full_the_oldest_eighth_goes() -> None:
+    history = AccessHistory(range(16), uses_max=16)
+    history.used(16, now=1.0)
+    assert list(history) == list(range(2, 17))
+
+
 def test_an_entry_used_a_thousand_times_a_second_counts_once_in_it() -> None:
     history = AccessHistory()
     for now in range(2500):

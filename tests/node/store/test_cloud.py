@@ -89,6 +89,19 @@ async def test_what_waits_to_be_written_is_answered_from_where_it_waits() -> Non
 
 
 @in_virtual_time
+async def test_removals_together_ask_for_few_objects_at_a_time() -> None:
+    async with cloud() as (tier, objects):
+        encoders = [EncoderIdentity.declared("mine", str(version)) for version in range(20)]
+        made = [payload(image, encoder) for image in range(4) for encoder in encoders]
+        put(tier, *made)
+        assert await tier.flush()
+        objects.delay_s = 0.01
+        assert await tier.remove_now([digest_of(b"image %d" % image) for image in range(4)], 60.0) == len(made)
+        assert not [name for name in objects.held if name.startswith(names.FEATURES)]
+        assert 10 < objects.waiting_max <= 20, "of four writers"
+
+
+@in_virtual_time
 async def test_what_was_missing_is_not_asked_for_again_for_a_minute() -> None:
     async with cloud() as (tier, objects):
         made = payload(1)
