@@ -2,8 +2,11 @@
 
 Who waits for another node's encode waits for that node, or for the owner that will tell. A member that has stopped is
 noticed by the membership after seconds; whoever has an image in hand has not that long. So for as long as anybody
-waits, the node in question is asked a small thing again and again, and one answer that is missing is enough: to take a
-node for lost that is not costs an encode, and nothing else.
+waits, the node in question is asked a small thing again and again, and is taken for lost as soon as it does not answer:
+if it is not, that costs an encode, and nothing else.
+
+A packet that is lost is sent again after 200 ms, unless one behind it arrives: then within a round trip (RFC 8985). So
+a question that is not answered at once is followed by a second and a third.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ if TYPE_CHECKING:
 # Most waits are over before the first question. Then they come more rarely, ten each second at last.
 WATCH_FIRST_S = 0.02
 WATCH_EVERY_S = 0.1
-# An answer may take twice what 95 of 100 take, and this at least: a busy device's event loop is 15 to 33 ms late.
-SILENCE_FACTOR = 2.0
-SILENCE_S_MIN = 0.05
+# The next question of a round follows after what 95 of 100 answers take, and this at least; after the last it is over.
+# A busy device's event loop is 15 to 33 ms late.
+QUESTIONS = 3
+NEXT_S_MIN = 0.025
 
 
 class LeaseWatch:
@@ -57,12 +61,27 @@ class LeaseWatch:
                 pause_s = min(2 * pause_s, WATCH_EVERY_S)
                 if not waiting:
                     return
-                patience_s = max(SILENCE_FACTOR * self._neighbourhood.costs.hedge_after_s(node), SILENCE_S_MIN)
-                # Not watched as other questions are: these many small answers say nothing of how it sends features.
-                if await self._neighbourhood.peers.has(node, [key], patience_s) is None:
+                if not await self._is_there(node, key):
                     break
         finally:
             if self._waiting.get(node) is waiting:
                 del self._waiting[node]
         for on_silent in list(waiting.values()):
             on_silent()
+
+    async def _is_there(self, node: NodeId, key: bytes) -> bool:
+        """Whether `node` answers one of a round of questions."""
+        next_s = max(self._neighbourhood.costs.hedge_after_s(node), NEXT_S_MIN)
+        asking: set[asyncio.Task[set[bytes] | None]] = set()
+        try:
+            for left in range(QUESTIONS, 0, -1):
+                # Not watched as other questions are: these many small answers say nothing of how it sends features.
+                has = self._neighbourhood.peers.has(node, [key], left * next_s)
+                asking.add(asyncio.ensure_future(has))
+                done, _ = await asyncio.wait(asking, timeout=next_s, return_when=asyncio.FIRST_COMPLETED)
+                if done:
+                    return any(task.result() is not None for task in done)
+            return False
+        finally:
+            for task in asking:
+                task.cancel()

@@ -59,6 +59,8 @@ class Question:
     """Set where there is no point in holding it back any longer."""
     facts: Facts = NO_FACTS
     """What the eviction policy may know of what comes for it."""
+    encoded: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when this node has made the features: what now comes from elsewhere are these."""
     granted_by: NodeId | None = None
     """The owner that has told this node to encode."""
 
@@ -259,9 +261,36 @@ class Search:
                 return made
             # It died, or gave up. If there is time left, hear who is at it now.
             if (timeout_s := question.hold_until - self._now()) <= 0 or question.begin.is_set():
-                raise _OwnTurn
+                return await self._late(question, owner, encode_s)
         found = self._from_peer(question, owner, reply.payload if reply is not None else None)
         if found is None and has_waited:
+            return await self._late(question, owner, encode_s)
+        return found
+
+    async def _late(self, question: Question, owner: NodeId, encode_s: float) -> Found | None:
+        """What is with the owner before this node's own encode is over, which begins now.
+
+        Whoever was at it may have been taken for lost and be done soon: on a lossy link, more often than not.
+        """
+        question.begin.set()
+        packed = question.key.packed
+        left_s = self._useless_at(question) - self._now()
+        if question.granted_by is None:  # or there might be no lease, and the owner would not keep the question
+            reply = await self._desk.ask(owner, packed, encode_s, left_s)
+            if reply is not None and isinstance(reply.lease, Granted):
+                question.granted_by = owner
+            if reply is not None and (found := self._from_peer(question, owner, reply.payload)) is not None:
+                return found
+            left_s = self._useless_at(question) - self._now()
+        waiting = asyncio.ensure_future(self._desk.wait_at(owner, packed, max(0.0, left_s), lambda: None))
+        encoded = asyncio.ensure_future(question.encoded.wait())
+        try:
+            await asyncio.wait({waiting, encoded}, return_when=asyncio.FIRST_COMPLETED)
+            payload = waiting.result() if waiting.done() else None
+        finally:
+            waiting.cancel()
+            encoded.cancel()
+        if (found := self._from_peer(question, owner, payload)) is None:
             raise _OwnTurn
         return found
 

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 from edgecache.node.found import Found
-from edgecache.node.lease_watch import SILENCE_S_MIN, WATCH_EVERY_S
+from edgecache.node.lease_watch import NEXT_S_MIN, QUESTIONS, WATCH_EVERY_S
 from edgecache.node.search import FETCH_TIMEOUT_S
 from edgecache.node.service import Node
 from edgecache.protocol import payload as payloads
@@ -115,7 +115,7 @@ def test_whoever_hangs_while_it_encodes_is_waited_for_no_longer_than_it_takes_to
             await asyncio.sleep(0.1 * slow_s)
             cluster.network.freeze("n2" if hanging == "who encodes" else "n0")
             for _, took_s in await asyncio.gather(*waiting):
-                assert took_s < 0.1 * slow_s + WATCH_EVERY_S + 2 * SILENCE_S_MIN + 1.2 * slow_s
+                assert took_s < 0.1 * slow_s + WATCH_EVERY_S + QUESTIONS * NEXT_S_MIN + 1.2 * slow_s
             first.cancel()
 
     story()
@@ -141,6 +141,31 @@ async def test_who_is_late_may_still_be_first() -> None:
         assert found.source is Source.PEER
         assert 1.4 * ENCODE_S < took_s < 1.6 * ENCODE_S  # not 1.2 that it has waited, and its own encode
         await late
+
+
+@pytest.mark.parametrize("silent", ["who encodes", "the owner"])
+def test_who_was_taken_for_lost_may_still_be_first(silent: str) -> None:
+    slow_s = 10 * ENCODE_S
+
+    @in_virtual_time
+    async def story() -> None:
+        async with Cluster(5, encoder=lambda index: ModelledEncoder(encode_s=slow_s)) as cluster:
+            await warm_up(cluster)
+            image = owned_by(cluster, 0, replica=1)
+            host = "n2" if silent == "who encodes" else "n0"
+            first = asyncio.ensure_future(timed(cluster.nodes[2], cluster, image))
+            await asyncio.sleep(0.2 * slow_s)
+            waiting = asyncio.ensure_future(timed(cluster.nodes[3], cluster, image))
+            await asyncio.sleep(0.1 * slow_s)
+            cluster.network.freeze(host)
+            await asyncio.sleep(0.5 * slow_s)
+            cluster.network.thaw(host)
+            found, took_s = await waiting
+            assert found.source is Source.PEER
+            assert took_s < slow_s  # its own encode, begun when the other fell silent, would have ended later
+            await first
+
+    story()
 
 
 @in_virtual_time
