@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 SEEDS ?= 200
 MINUTES ?= 60
+CIFAR10 ?=
 
 # The CPU build of torch, pinned: on x86-64 Linux the package index's own torch brings several GB of CUDA libraries that an
 # edge device has no use for. `+cpu` names the build that lacks them; where pip is not set up to find it, it comes from
@@ -49,7 +50,8 @@ format: $(VENV)/ready  ## let ruff format and sort
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/ready  ## measure everything that docs/benchmarks.md says, and write it there
+bench: $(VENV)/ready  ## measure what docs/benchmarks.md says, and write it (CIFAR10=FILE.npz: edgecache/tiny's table too)
+	$(if $(CIFAR10),$(BIN)/python -m tests.bench.encoders tiny --images $(CIFAR10) --keep $(VENV)/bench-tiny)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 bench-restart: $(VENV)/ready  ## a node's hit ratio before and after a restart (ARGS=--kill: by SIGKILL)

@@ -20,7 +20,7 @@ from PIL import Image
 from ..protocol.errors import InvalidValue
 from . import candidates, measure
 from .build import Built, build, through
-from .depth.exits import layer_agreement
+from .depth.exits import Asked, layer_agreement
 from .export_command import torch_encoder
 from .image_set import ImageSet
 from .measure import Row
@@ -93,7 +93,7 @@ class Bench:
             self.fitted.pixels,
             threads=self.threads,
             batch=self.batch,
-            cosine_min=cosine_min,
+            asked=Asked(cosine_min),
             plain=self.plain_fitted,
         )
 

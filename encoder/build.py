@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..protocol.errors import InvalidValue
-from .depth.exits import Stage, stages_of, thresholds_for
+from .bridge import BridgeFit, fit_bridge
+from .depth.exits import Asked, Stage, Worth, stages_of, thresholds_for
 from .export import check, exported
 from .options import Options, Precision
 from .quantization import dynamic_int8, static_int8
-from .reduced import ReducedVit, fit_bridge
+from .reduced import ReducedVit
 from .runtimes import Array, Graph, Runtime, open_graph
 from .runtimes.torch_graph import TorchGraph
 from .shortcuts import Shortcuts, Slim
@@ -24,8 +24,6 @@ from .towers import MAIN, SMALL, STAGE, Tower, tower_of
 from .vit import VisionTransformer
 from .weights.slim import slim
 
-FIT_COSINE_MIN = 0.99
-"""What those who leave early, or are seen small, have in the mean with the plain model's features, if not told."""
 CALIBRATION_IMAGES = 32
 """Images that ranges of activations are measured on."""
 _CHUNK = 64  # images in one pass while fitting
@@ -52,12 +50,13 @@ def build(
     *,
     threads: int = 1,
     batch: int = 1,
-    cosine_min: float = FIT_COSINE_MIN,
+    asked: Asked | None = None,
     plain: Array | None = None,
 ) -> Built:
     """Make the tower that `options` describe. `images` (count, 3, side, side) are what it is fitted and calibrated on.
 
-    `plain` are the plain model's features of those images, if they are at hand.
+    `plain` are the plain model's features of those images, if they are at hand. `asked` is what those who leave early
+    or are seen small are to have in the mean.
 
     Graphs are for batches of exactly `batch`, in which exits and routes are not possible beyond 1 except with torch.
     """
@@ -68,7 +67,7 @@ def build(
     if options.is_fitted:
         assert images is not None
         wanted = torch.from_numpy(plain) if plain is not None else through(model, torch.from_numpy(images))
-    options, modules = fitted(model, options, images, wanted, cosine_min)
+    options, modules = fitted(model, options, images, wanted, asked or Asked())
     if options.runtime is Runtime.TORCH:
         graphs: dict[str, Graph] = {
             name: TorchGraph(module, is_bfloat16=options.precision.is_bfloat16) for name, module in modules.items()
@@ -89,7 +88,7 @@ def build(
 
 
 def fitted(
-    model: VisionTransformer, options: Options, images: Array | None, wanted: Tensor | None, cosine_min: float
+    model: VisionTransformer, options: Options, images: Array | None, wanted: Tensor | None, asked: Asked
 ) -> tuple[Options, dict[str, nn.Module]]:
     """The modules that `options` describe, and the options with the thresholds that were found for them.
 
@@ -102,23 +101,20 @@ def fitted(
         assert pixels is not None
         model = slim(model, options.slim, pixels)
     modules: dict[str, nn.Module] = {}
+    if asked.agreement and not isinstance(model.head, nn.Linear):
+        raise InvalidValue(f"an agreement of {asked.agreement:g}: the model has no head that says classes")
     if options.small_side:
         assert pixels is not None
         assert wanted is not None
         small = replace(options.shortcuts, side=options.small_side)
         if options.is_cascade:
-            options, modules[SMALL] = _first_look(model, options, small, pixels, wanted, cosine_min)
+            options, modules[SMALL] = _first_look(model, options, small, pixels, wanted, asked)
         else:
-            modules[SMALL] = bridged(model, small, pixels, wanted)
-        if not options.small_bits and not options.is_cascade:
-            cosines = cosine_of(through(modules[SMALL], pixels), wanted)
-            plainness = np.array([-detail_bits(picture) for picture in pixels.numpy()], np.float32)
-            (threshold,) = thresholds_for([plainness], [cosines], cosine_min)
-            options = replace(options, small_bits=-threshold)
+            options, modules[SMALL] = _routed(model, options, small, pixels, wanted, asked)
     if options.exits:
         assert pixels is not None
         assert wanted is not None
-        options, stages = _with_exits(model, options, pixels, wanted, cosine_min)
+        options, stages = _with_exits(model, options, pixels, wanted, asked)
         return options, modules | stages
     return options, modules | {MAIN: bridged(model, options.shortcuts, pixels, wanted, is_bridged)}
 
@@ -142,29 +138,38 @@ def bridged(
     return reduced
 
 
+def _routed(
+    model: VisionTransformer, options: Options, shortcuts: Shortcuts, pixels: Tensor, wanted: Tensor, asked: Asked
+) -> tuple[Options, ReducedVit]:
+    """What sees plain pictures small, and how plain they must be."""
+    reduced = ReducedVit(model, shortcuts).eval()
+    made = through(reduced, pixels)
+    if shortcuts.is_bridged:
+        fit = BridgeFit(made, wanted)
+        reduced.bridge, made = fit.bridge(), fit.held_out()
+    if not options.small_bits:
+        worth = Worth.of(model, made, wanted)
+        plainness = np.array([-detail_bits(picture) for picture in pixels.numpy()], np.float32)
+        (threshold,) = thresholds_for([plainness], [worth], asked)
+        options = replace(options, small_bits=-threshold)
+    return options, reduced
+
+
 def _first_look(
-    model: VisionTransformer,
-    options: Options,
-    shortcuts: Shortcuts,
-    pixels: Tensor,
-    wanted: Tensor,
-    cosine_min: float,
+    model: VisionTransformer, options: Options, shortcuts: Shortcuts, pixels: Tensor, wanted: Tensor, asked: Asked
 ) -> tuple[Options, Stage]:
     """What sees everybody small, and how sure one must be to need no more."""
     reduced = ReducedVit(model, shortcuts).eval()
     stage = Stage(reduced, reduced.run, nn.Identity(), is_first=True, is_last=False)
-    made, (sureness, *_) = _through_stage(stage, (pixels,))
-    if shortcuts.is_bridged:
-        stage.bridge = fit_bridge(made, wanted)
-        made, (sureness, *_) = _through_stage(stage, (pixels,))
+    (sureness, worth), _ = _tried(stage, (pixels,), wanted, shortcuts.is_bridged)
     if not options.small_sureness:
-        (threshold,) = thresholds_for([sureness.numpy()], [cosine_of(made, wanted)], cosine_min)
+        (threshold,) = thresholds_for([sureness], [worth], asked)
         options = replace(options, small_sureness=threshold)
     return options, stage
 
 
 def _with_exits(
-    model: VisionTransformer, options: Options, pixels: Tensor, wanted: Tensor, cosine_min: float
+    model: VisionTransformer, options: Options, pixels: Tensor, wanted: Tensor, asked: Asked
 ) -> tuple[Options, dict[str, nn.Module]]:
     shape = model.shape
     for block in options.exits:
@@ -174,19 +179,33 @@ def _with_exits(
     is_whole = options.shortcuts == Shortcuts(is_bridged=True) and options.slim == Slim()
     stages = stages_of(reduced, options.exits)
     state: tuple[Tensor, ...] = (pixels,)
-    sureness, cosines = [], []
-    for stage in stages:
-        made, state_after = _through_stage(stage, state)
-        if options.shortcuts.is_bridged and not (stage.is_last and is_whole):
-            stage.bridge = fit_bridge(made, wanted)
-            made, state_after = _through_stage(stage, state)
-        if not stage.is_last:
-            sureness.append(state_after[0].numpy())
-            cosines.append(cosine_of(made, wanted))
-            state = state_after[1:]
+    sureness, worths = [], []
+    for stage in stages[:-1]:
+        (sure, worth), state = _tried(stage, state, wanted, options.shortcuts.is_bridged)
+        sureness.append(sure)
+        worths.append(worth)
+    if options.shortcuts.is_bridged and not is_whole:
+        made, _ = _through_stage(stages[-1], state)
+        stages[-1].bridge = fit_bridge(made, wanted)
     if not options.exit_sureness:
-        options = replace(options, exit_sureness=tuple(thresholds_for(sureness, cosines, cosine_min)))
+        options = replace(options, exit_sureness=tuple(thresholds_for(sureness, worths, asked)))
     return options, {f"{STAGE}{index}": stage for index, stage in enumerate(stages)}
+
+
+def _tried(
+    stage: Stage, state: tuple[Tensor, ...], wanted: Tensor, is_bridged: bool
+) -> tuple[tuple[Array, Worth], tuple[Tensor, ...]]:
+    """Fit a stage's bridge; how sure images are there and what they would leave with, and what the next stage takes.
+
+    Sure and worth are over a bridge that was fitted on other images.
+    """
+    made, (sureness, *after) = _through_stage(stage, state)
+    if is_bridged:
+        fit = BridgeFit(made, wanted)
+        stage.bridge, made = fit.bridge(), fit.held_out()
+        with torch.inference_mode():
+            sureness = stage.sureness(made, sureness)
+    return (sureness.numpy(), Worth.of(stage.reduced.model, made, wanted)), tuple(after)
 
 
 @torch.inference_mode()
@@ -197,17 +216,9 @@ def _through_stage(stage: Stage, state: tuple[Tensor, ...]) -> tuple[Tensor, tup
 
 
 @torch.inference_mode()
-def through(module: nn.Module, pixels: Tensor) -> Tensor:
+def through(module: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     """The features of many images, in passes of some."""
     return torch.cat([module(chunk) for chunk in torch.split(pixels, _CHUNK)])
-
-
-def cosine_of(made: Tensor, wanted: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """For each image, the cosine of all of its features as one vector."""
-    cosines: np.ndarray[tuple[int], np.dtype[np.float32]] = F.cosine_similarity(
-        made.flatten(1), wanted.flatten(1)
-    ).numpy()
-    return cosines
 
 
 def _files(options: Options, modules: Mapping[str, nn.Module], examples: Array, batch: int) -> dict[str, bytes]:

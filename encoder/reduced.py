@@ -2,8 +2,7 @@
 
 Whatever is merged or set aside on the way is put back on the full grid at the end, since a cache holds one shape of
 feature per encoder. What the shortcuts cost is measured against the plain model's features (`encoder/measure.py`), and
-some of it is won back by a *bridge*: one linear map from the reduced model's tokens to the plain model's, fitted on a
-few hundred images by least squares. That is distillation of a single layer, in closed form: seconds instead of hours.
+some of it is won back by a bridge to them at the end (`encoder/bridge.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class ReducedVit(nn.Module):
 
     position: Tensor
 
-    def __init__(self, model: VisionTransformer, shortcuts: Shortcuts, bridge: nn.Linear | None = None) -> None:
+    def __init__(self, model: VisionTransformer, shortcuts: Shortcuts) -> None:
         super().__init__()
         shape = model.shape
         shortcuts.check(shape.image_side, shape.patch_side, shape.depth)
@@ -37,7 +36,7 @@ class ReducedVit(nn.Module):
         self.regrid = Regrid(self.side // shape.patch_side, shape.grid_side) if is_smaller else nn.Identity()
         rows = self.side // shape.patch_side
         self.register_buffer("position", model.position_at(rows, rows).detach(), persistent=False)
-        self.bridge = bridge if bridge is not None else nn.Identity()
+        self.bridge: nn.Module = nn.Identity()
         depth = shortcuts.depth or shape.depth
         self.run = [index for index in range(depth) if index not in shortcuts.skip]
 
@@ -145,23 +144,3 @@ class Tokens:
 
 def _taken(tokens: Tensor, places: Tensor) -> Tensor:
     return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[-1]))
-
-
-def fit_bridge(made: Tensor, wanted: Tensor, ridge: float = 1e-3) -> nn.Linear:
-    """The linear map that brings `made` (images, tokens, dim) nearest to `wanted`, shrunk towards changing nothing.
-
-    Ridge regression of the difference: with few images, or of directions that they do not show, it leaves the tokens
-    as they are.
-    """
-    dim = made.shape[-1]
-    x = made.reshape(-1, dim).double()
-    x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
-    difference = (wanted - made).reshape(-1, dim).double()
-    gram = x.T @ x
-    gram += ridge * gram.diagonal().mean() * torch.eye(dim + 1, dtype=torch.float64)
-    weights = torch.linalg.solve(gram, x.T @ difference)  # (dim + 1, dim)
-    bridge = nn.Linear(dim, dim)
-    with torch.no_grad():
-        bridge.weight.copy_((weights[:-1].T + torch.eye(dim, dtype=torch.float64)).float())
-        bridge.bias.copy_(weights[-1].float())
-    return bridge

@@ -1,6 +1,6 @@
 """Early exit: after some blocks, a picture whose features are sure already leaves.
 
-Each exit has a bridge of its own, fitted to the plain model's features (`encoder/reduced.py`), since tokens half-way
+Each exit has a bridge of its own, fitted to the plain model's features (`encoder/bridge.py`), since tokens half-way
 up are written in another hand than those at the top. How sure: the class head's largest probability, where the model
 has a head (Teerapittayanon et al., "BranchyNet", 2016); else how little the last block changed the tokens, their mean
 cosine before and after it. A threshold per exit, found on images (`thresholds_for`).
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,39 @@ from torch import Tensor, nn
 
 from ..reduced import ReducedVit, Tokens
 from ..vit import VisionTransformer
+
+
+class Asked(NamedTuple):
+    """What those who leave early, or are seen small, are to have in the mean."""
+
+    cosine: float = 0.99
+    """To the plain model's features."""
+    agreement: float = 0.0
+    """The share of them whose class is the plain model's, by its own head."""
+
+
+class Worth(NamedTuple):
+    """What images would leave with, as `Asked` has it, each (images,)."""
+
+    cosine: NDArray[np.float32]
+    agreement: NDArray[np.float32]
+    """1 for the same class, 0 for another; 0 for a model without a head."""
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, model: VisionTransformer, made: Tensor, wanted: Tensor) -> Worth:
+        """Of features (images, tokens, dim) beside the plain model's."""
+        cosine = cosine_of(made, wanted)
+        if not isinstance(model.head, nn.Linear):
+            return cls(cosine, np.zeros(len(made), np.float32))
+        same = model.classify(made).argmax(dim=1) == model.classify(wanted).argmax(dim=1)
+        return cls(cosine, same.float().numpy())
+
+
+def cosine_of(made: Tensor, wanted: Tensor) -> NDArray[np.float32]:
+    """For each image, the cosine of all of its features as one vector."""
+    cosines: NDArray[np.float32] = F.cosine_similarity(made.flatten(1), wanted.flatten(1)).numpy()
+    return cosines
 
 
 class Stage(nn.Module):
@@ -41,7 +75,8 @@ class Stage(nn.Module):
         if self.is_last:
             return (features,)
         merged = (kept.sizes, kept.where.float()) if self.reduced.shortcuts.merge else ()
-        return (features, self._sureness(features, kept, before), kept.tokens, *merged)
+        unchanged = F.cosine_similarity(kept.on_the_grid(), before, dim=-1).mean(dim=1)
+        return (features, self.sureness(features, unchanged), kept.tokens, *merged)
 
     def run(self, *inputs: Tensor) -> tuple[Tokens, Tensor]:
         """The tokens after these blocks, and those of the full grid before the last of them."""
@@ -57,10 +92,12 @@ class Stage(nn.Module):
             self.reduced.block(kept, index)
         return kept, before
 
-    def _sureness(self, features: Tensor, kept: Tokens, before: Tensor) -> Tensor:
-        if isinstance(self.reduced.model.head, nn.Linear):
-            return self.reduced.model.classify(features).softmax(dim=-1).amax(dim=-1)
-        return F.cosine_similarity(kept.on_the_grid(), before, dim=-1).mean(dim=1)
+    def sureness(self, features: Tensor, unchanged: Tensor) -> Tensor:
+        """Of features (batch, tokens, dim): by the head, or where there is none as `unchanged` (batch,) says."""
+        if not isinstance(self.reduced.model.head, nn.Linear):
+            return unchanged
+        likeliest = self.reduced.model.classify(features).softmax(dim=-1).topk(2, dim=-1).values
+        return likeliest[:, 0] - likeliest[:, 1]
 
 
 def stages_of(reduced: ReducedVit, exits: Sequence[int]) -> list[Stage]:
@@ -79,19 +116,19 @@ def stages_of(reduced: ReducedVit, exits: Sequence[int]) -> list[Stage]:
     ]
 
 
-def thresholds_for(
-    sureness: Sequence[NDArray[np.float32]], cosines: Sequence[NDArray[np.float32]], cosine_min: float
-) -> list[float]:
-    """The lowest threshold of each exit at which those who leave there have a mean cosine of `cosine_min` or more.
+def thresholds_for(sureness: Sequence[NDArray[np.float32]], worths: Sequence[Worth], asked: Asked) -> list[float]:
+    """The lowest threshold of each exit at which those who leave there have what is asked for, or more.
 
-    For each exit, how sure each image was there and the cosine of what it would leave with; 2.0 where nobody should.
+    For each exit, how sure each image was there and what it would leave with; 2.0 where nobody should.
     """
     thresholds = []
     is_there = np.ones(len(sureness[0]), bool) if sureness else np.zeros(0, bool)
-    for sure, cosine in zip(sureness, cosines, strict=True):
+    for sure, worth in zip(sureness, worths, strict=True):
         order = np.argsort(-sure[is_there], kind="stable")
-        means = np.cumsum(cosine[is_there][order]) / np.arange(1, len(order) + 1)
-        enough = np.flatnonzero(means >= cosine_min)
+        is_enough = np.ones(len(order), bool)
+        for values, least in zip(worth, asked, strict=True):
+            is_enough &= np.cumsum(values[is_there][order]) / np.arange(1, len(order) + 1) >= least
+        enough = np.flatnonzero(is_enough)
         threshold = float(sure[is_there][order][enough[-1]]) if len(enough) else 2.0
         thresholds.append(threshold)
         is_there &= sure < threshold

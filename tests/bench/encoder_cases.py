@@ -10,6 +10,7 @@ from edgecache.encoder import candidates
 from edgecache.encoder.attention import hybrid
 from edgecache.encoder.bench_command import Bench
 from edgecache.encoder.build import build, fitted
+from edgecache.encoder.depth.exits import Asked
 from edgecache.encoder.depth.gates import GatedVit, agreeing_blocks, train_gates
 from edgecache.encoder.options import PRECISIONS, Options
 from edgecache.encoder.runtimes import Runtime
@@ -28,8 +29,10 @@ Make = Callable[[Bench], torch.nn.Module]
 """A module that maps pixels to features, for what only torch can run."""
 
 
-ASKED = (0.0, 0.9)
-"""What is asked of those who leave early or are seen small: as much as of all, and less."""
+OF_FEATURES = (Asked(0.99), Asked(0.9))
+OF_CLASSES = tuple(Asked(0.0, agreement) for agreement in (0.99, 0.97, 0.95))
+ASKED = (*OF_FEATURES, OF_CLASSES[-1])
+"""What is asked of those who leave early or are seen small: features as true as all, or less so, or classes."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,15 @@ class Case:
     what: str = ""
     """What `change` or `make` does."""
     make: Make | None = None
-    cosine_min: float = 0.0
-    """What those who leave early or are seen small have in the mean, where it is not what all are asked for."""
+    asked: Asked | None = None
+    """Of those who leave early or are seen small, where it is not what all are asked for."""
 
     @property
     def name(self) -> str:
         """As it stands in the table."""
-        asked = f"at {self.cosine_min:g}" if self.cosine_min else ""
-        return ", ".join(part for part in (str(self.options), self.what, asked) if part)
+        cosine, agreement = self.asked or (0.0, 0.0)
+        asked = [f"at {cosine:g}"] * bool(cosine) + [f"at {agreement:.0%} of the classes"] * bool(agreement)
+        return ", ".join(part for part in (str(self.options), self.what, *asked) if part)
 
 
 def alone(installed: Sequence[Runtime]) -> list[Case]:
@@ -84,12 +88,12 @@ def on(best: Options, work: Bench) -> list[Case]:
     side = "1.6-3.6 × fewer products, with a cascade (Wang et al., 2021)"
     cases = [Case("smaller input", side, cut(side=pixels)) for pixels in candidates.sides(shape)]
     cases += [
-        Case("adaptive input resolution", side, replace(cut(), small_side=pixels), cosine_min=asked)
+        Case("adaptive input resolution", side, replace(cut(), small_side=pixels), asked=asked)
         for pixels in candidates.sides(shape)
         for asked in ASKED
     ]
     cases += [
-        Case("cascade", side, replace(cut(), small_side=pixels, is_cascade=True), cosine_min=asked)
+        Case("cascade", side, replace(cut(), small_side=pixels, is_cascade=True), asked=asked)
         for pixels in candidates.sides(shape)
         for asked in ASKED
     ]
@@ -100,11 +104,12 @@ def on(best: Options, work: Bench) -> list[Case]:
     cases += [
         Case("token pruning, by norm", norm, cut(prune=schedule, prune_by="norm")) for schedule in (gentle, quarter)
     ]
+    late = candidates.exits_of(shape.depth)[-1]
     exits = "1.8 × (LGViT, Xu et al., 2023, trained)"
     cases += [
-        Case("early exit", exits, replace(cut(), exits=after), cosine_min=asked)
+        Case("early exit", exits, replace(cut(), exits=after), asked=asked)
         for after in candidates.exits_of(shape.depth)
-        for asked in ASKED
+        for asked in (ASKED if after != late else (*OF_FEATURES, *OF_CLASSES))
     ]
     skip = "20 % less at no loss, trained (BlockDrop, Wu et al., 2018)"
     agreeing = agreeing_blocks(work.agreement)
@@ -136,22 +141,24 @@ def together(best: Options, work: Bench) -> list[Case]:
     shape = work.model.shape
     few, some, *_ = candidates.merges(shape)
     large, small = candidates.sides(shape)
-    exits = candidates.exits_of(shape.depth)[0]
+    exits = candidates.exits_of(shape.depth)[-1]
     slim = Slim(channels=0.75)
 
-    def cut(asked: float = 0.0, **cuts: object) -> Case:
+    def cut(asked: Asked | None = None, **cuts: object) -> Case:
         merge = cuts.pop("merge", 0)
         shortcuts = Shortcuts(merge=merge, side=cuts.pop("side", 0), is_bridged=True)  # type: ignore[arg-type]
         options = replace(best, shortcuts=shortcuts, **cuts)  # type: ignore[arg-type]
-        return Case("together", "no figure", options, cosine_min=asked)
+        return Case("together", "no figure", options, asked=asked)
 
     made = [
         cut(merge=few, slim=slim),
         cut(merge=some, slim=slim),
         cut(merge=few, side=large),
         cut(merge=some, side=small),
+        cut(side=small, slim=slim),
     ]
     asked = ASKED[-1]
+    made += [cut(asked, side=small, exits=exits), cut(asked, side=small, exits=exits, slim=slim)]
     made += [cut(asked, merge=merge, exits=exits) for merge in (few, some)]
     made += [cut(asked, merge=few, small_side=side) for side in (large, small)]
     made += [cut(asked, merge=few, small_side=small, is_cascade=True)]
@@ -286,13 +293,13 @@ def made_of(work: Bench, case: Case, cosine_min: float) -> tuple[Options, dict[s
     """The options with the thresholds that were found, and the graphs' files, or for torch its modules."""
     if case.make is not None:
         return case.options, {}, {MAIN: case.make(work)}
-    cosine_min = case.cosine_min or cosine_min
+    asked = case.asked or Asked(cosine_min)
     model, images, plain = work.model, work.fitted.pixels, work.plain_fitted
     if case.change is not None:
         tokens = model.shape.extra_tokens + model.shape.grid_side**2
         model = case.change(model, torch.from_numpy(images[: max(1, FITTED_TOKENS // tokens)]))
     if case.options.runtime is Runtime.TORCH:
-        options, modules = fitted(model, case.options, images, torch.from_numpy(plain), cosine_min)
+        options, modules = fitted(model, case.options, images, torch.from_numpy(plain), asked)
         return options, {}, modules
-    built = build(model, case.options, images, threads=1, cosine_min=cosine_min, plain=plain)
+    built = build(model, case.options, images, threads=1, asked=asked, plain=plain)
     return built.options, built.files, {}

@@ -49,14 +49,12 @@ class Line(msgspec.Struct, frozen=True):
     """Of the images, by the way that they went, in the order of `ways`."""
     place: int
     """In the table."""
-
-
-class About(msgspec.Struct, frozen=True):
-    """What fidelity was asked on."""
-
-    encoder: str
     measured: int
+    """On how many images fidelity was asked."""
     fitted: int
+    """On how many others it was fitted."""
+    plain_top1: float | None
+    """Of the plain model on those that it was asked on."""
 
 
 class Lines:
@@ -78,14 +76,13 @@ class Lines:
         return next(line for line in self.all if line.options == Options() and line.row.name == str(Options()))
 
     @property
-    def about(self) -> About:
-        """What fidelity was asked on."""
-        return msgspec.json.decode((self._directory / "about.json").read_bytes(), type=About)
+    def encoder(self) -> str:
+        """Whose lines these are."""
+        return (self._directory / "encoder").read_text()
 
     def ask(self, work: Bench, cases: Mapping[int, Case], cosine_min: float) -> None:
         """How true is each, by its place in the table? Those that are kept are as they were."""
-        about = About(str(work.encoder.identity), len(work.measured.pixels), len(work.fitted.pixels))
-        (self._directory / "about.json").write_bytes(msgspec.json.encode(about))
+        (self._directory / "encoder").write_text(str(work.encoder.identity))
         for place, case in cases.items():
             if (case.technique, case.name) in self.kept:
                 continue
@@ -132,7 +129,9 @@ class Lines:
             torch.save(modules, self._directory / f"{number}.pt")
         held = sum(map(len, files.values())) or sum(_held(module) for module in modules.values())
         row = Row(case.name, 0.0, megabytes=held / 1e6)
-        line = Line(case.technique, case.says, row, number, options, tuple(files), (), place)
+        plain = measure.fidelity(row, work.plain_measured, work.plain_measured, work.measured.labels, work.classify)
+        asked_on = (len(work.measured.pixels), len(work.fitted.pixels), plain.top1)
+        line = Line(case.technique, case.says, row, number, options, tuple(files), (), place, *asked_on)
         tower = tower_of(options, self._graphs(line))
         if (seconds := _seconds(tower, work)) > SECONDS_MAX:
             raise InvalidValue(f"{seconds:.0f} s for an image, at most {SECONDS_MAX:g}")

@@ -32,7 +32,7 @@ from .encoder_lines import Line, Lines
 DOCUMENT = Path(__file__).parents[2] / "docs" / "encoders.md"
 HEADINGS = (
     *("technique", "the sources say", "here", "ms", "× plain", "× strongest"),
-    *("cosine", "min", "token", "top-1", "points", "MB"),
+    *("cosine", "min", "token", "top-1", "points", "MB", "images, fitted on"),
 )
 
 
@@ -107,9 +107,8 @@ def write(section: str, lines: Lines) -> None:
         for line in lines.all
         if line.row.ms
     ]
-    about = lines.about
-    title = f"{about.encoder} on {processor_name()}, one thread, batch 1"
-    text = written(f"{title}; {about.measured} images, {about.fitted} others were fitted on", done)
+    title = f"{lines.encoder} on {processor_name()}, one thread, batch 1"
+    text = written(title, done)
     rows = [line.row for line in done]
     plot.draw(rows, title, DOCUMENT.with_name(f"encoders-{section}.png"))
     plot.draw(rows, title, DOCUMENT.with_name(f"encoders-{section}-top1.png"), is_top1=True)
@@ -121,8 +120,7 @@ def write(section: str, lines: Lines) -> None:
 
 
 def written(title: str, done: Sequence[Line]) -> str:
-    """The section's table, with what it was measured on."""
-    plain = next(line.row for line in done if line.row.name == str(Options()))
+    """The section's table. Points are those of top-1 over the plain model's on the same images."""
     lines = [
         f"{title}. {time.strftime('%Y-%m-%d', time.gmtime())}.",
         "",
@@ -142,8 +140,11 @@ def written(title: str, done: Sequence[Line]) -> str:
             f"{row.cosine_min:.4f}",
             f"{row.cosine_token:.4f}",
             f"{row.top1:.2%}" if row.top1 is not None else "no labels",
-            f"{100 * (row.top1 - plain.top1):+.1f}" if row.top1 is not None and plain.top1 is not None else "no labels",
+            f"{100 * (row.top1 - line.plain_top1):+.1f}"
+            if row.top1 is not None and line.plain_top1 is not None
+            else "no labels",
             f"{row.megabytes:.1f}",
+            f"{line.measured}, {line.fitted}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

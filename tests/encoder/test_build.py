@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from edgecache.encoder.build import build, cosine_of, through
+from edgecache.encoder.build import build, through
+from edgecache.encoder.depth.exits import Asked, cosine_of
 from edgecache.encoder.options import Options, Precision
 from edgecache.encoder.runtimes import Array, Runtime
 from edgecache.encoder.shortcuts import Shortcuts
@@ -63,14 +64,14 @@ def test_plain_pictures_are_seen_small_and_busy_ones_whole(tiny_model: VisionTra
 
 def test_in_a_cascade_who_is_sure_at_first_look_needs_no_second(tiny_model: VisionTransformer, pictures: Array) -> None:
     cascade = Options(Runtime.ONNX, shortcuts=Shortcuts(is_bridged=True), small_side=24, is_cascade=True)
-    built = build(tiny_model, cascade, pictures, cosine_min=0.9)
+    built = build(tiny_model, cascade, pictures, asked=Asked(0.7))
     assert isinstance(built.tower, Cascade)
     made = np.concatenate([built.tower(picture[None]) for picture in pictures])
     assert 0 < built.tower.went_small < len(pictures)
     wanted = through(tiny_model, torch.from_numpy(pictures))
     near = cosine_of(torch.from_numpy(made), wanted)
     assert (near > 0.999).sum() == len(pictures) - built.tower.went_small
-    assert near[near <= 0.999].mean() > 0.89
+    assert near[near <= 0.999].mean() > 0.7
     everybody = build(tiny_model, replace(cascade, small_sureness=-1.0), pictures)
     assert everybody.tower(pictures[:1]).shape == (1, 64, 192)
     with pytest.raises(InvalidValue, match="a cascade wants a small_side, and no pruning"):
@@ -79,7 +80,7 @@ def test_in_a_cascade_who_is_sure_at_first_look_needs_no_second(tiny_model: Visi
 
 def test_how_many_are_seen_small_follows_the_fidelity_asked_for(tiny_model: VisionTransformer, pictures: Array) -> None:
     options = Options(small_side=24, shortcuts=Shortcuts(is_bridged=True))
-    bits = [build(tiny_model, options, pictures, cosine_min=wanted).options.small_bits for wanted in (0.5, 0.97, 1.1)]
+    bits = [build(tiny_model, options, pictures, asked=Asked(wanted)).options.small_bits for wanted in (0.5, 0.97, 1.1)]
     assert bits[0] >= bits[1] >= bits[2]
     assert bits[0] > bits[2]
 

@@ -111,3 +111,11 @@ def test_every_candidate_fits_its_model(shape: VitShape) -> None:
         options.shortcuts.check(shape.image_side, shape.patch_side, shape.depth)
         for side in (options.small_side,) if options.small_side else ():
             replace(options.shortcuts, side=side).check(shape.image_side, shape.patch_side, shape.depth)
+
+
+@pytest.mark.parametrize(
+    ("depth", "exits"),
+    [(1, []), (2, [(1,)]), (4, [(2,), (1, 2, 3), (2, 3)]), (12, [(6,), (3, 6, 9), (7, 8, 9, 10)])],
+)
+def test_an_image_may_leave_half_way_after_each_quarter_or_late(depth: int, exits: list[tuple[int, ...]]) -> None:
+    assert candidates.exits_of(depth) == exits

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from edgecache.encoder import candidates
-from edgecache.encoder.build import build, cosine_of, through
+from edgecache.encoder.build import build, through
+from edgecache.encoder.depth.exits import cosine_of
 from edgecache.encoder.options import Options
 from edgecache.encoder.runtimes import Array, Runtime
 from edgecache.encoder.shortcuts import Shortcuts, Slim
