@@ -36,7 +36,8 @@ from .interfaces import announced, is_loopback, present_addresses
 from .memory_readings import MemoryReadings
 from .remembered_removals import RememberedRemovals
 from .remembered_versions import RememberedVersions
-from .service import Node, Settings
+from .service import Node
+from .settings import Settings
 from .stats import Stats
 from .store.directory import RealDirectory, held_bytes
 from .store.disk import READS_MAX, DiskStore

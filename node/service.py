@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
 from ..protocol import payload as payloads
@@ -21,9 +20,9 @@ from ..protocol.keys import EncoderIdentity
 from . import status
 from .address_book import AddressBook, RememberedPeer
 from .conversions import Conversions
-from .cost import ONLY_TIME, Costs, Prices
+from .cost import Costs
 from .directory import Directory
-from .eviction.policies import POLICIES, POLICY_USUAL
+from .eviction.policies import POLICIES
 from .following import Following
 from .gossip import Gossip, Heard
 from .handover import hand_over
@@ -34,7 +33,7 @@ from .journal import Journal
 from .lease_desk import LeaseDesk
 from .link import Address, Link, Network, Server
 from .links import Links
-from .lookup import Encoder, Lookup
+from .lookup import Lookup
 from .membership import Member, Membership, State
 from .moving import Moving
 from .neighbourhood import Neighbourhood
@@ -51,6 +50,7 @@ from .resizing import Resizing
 from .responder import Responder
 from .ring import Ring
 from .rumors import Rumors
+from .settings import LocalEncoder, Settings
 from .sightings import Announcement, Discovery, Sighting
 from .similar import Similar
 from .stand_ins import StandIns
@@ -59,6 +59,7 @@ from .store.arena import Arena
 from .store.memory import MemoryStore
 from .store.tiers import Tiers
 from .store.warm_start import warm_memory
+from .validity import Sweep, Validity
 from .versions import Versions
 
 if TYPE_CHECKING:
@@ -82,57 +83,6 @@ CATCH_UP_TIMEOUT_S = 2.0
 TELL_TIMEOUT_S = 2.0
 
 _log = logging.getLogger(__name__)
-
-
-class _Described(Protocol):
-    @property
-    def identity(self) -> EncoderIdentity: ...
-
-    @property
-    def shape(self) -> tuple[int, int]: ...
-
-
-class LocalEncoder(Encoder, Protocol):
-    """What a node encodes with: `edgecache.encoder.worker.EncoderWorker` is one, a simulation gives another."""
-
-    @property
-    def known(self) -> _Described | None:
-        """What it is, as far as that is known without loading it."""
-
-    async def start(self) -> None:
-        """Begin to load; returns at once."""
-
-    async def described(self) -> _Described:
-        """What it is; EncoderUnavailable if that cannot be told."""
-
-    async def close(self) -> None:
-        """End it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a node is told once."""
-
-    name: str
-    cluster: str
-    copies: int
-    memory_bytes: int
-    peer_listen: Address
-    http: Address
-    """Where its HTTP face listens; port 0: nowhere that others reach."""
-    shown_host: str
-    """Its own address in what it tells of itself, where it listens on every interface."""
-    seeds: tuple[Address, ...] = ()
-    eviction: str = POLICY_USUAL
-    """Which of `eviction.policies.POLICIES` says what goes when memory is full."""
-    is_secured: bool = False
-    """Whether `network` lets in only who has the cluster key."""
-    is_cloud: bool = False
-    """Whether it is a cloud node: it answers who dials it, and has no members."""
-    prices: Prices = ONLY_TIME
-    """What energy is worth to it."""
-    abilities: int = messages.ZSTD | messages.CUT | messages.DELTA
-    """What it tells others that it knows of the protocol."""
 
 
 class Node:
@@ -179,12 +129,14 @@ class Node:
         if memory is None:
             policy = POLICIES[settings.eviction](settings.memory_bytes)
             memory = MemoryStore(settings.memory_bytes, policy, Arena(settings.memory_bytes))
+        self.removals = Removals(random.Random(f"{seed}:{self.id}:{self.boot}:removals"))
+        validity = Validity(self.versions, self.removals, self._conversions)
         hour = hour if hour is not None else lambda: int(loop.time() // 3600) % 24
-        self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=self._is_wanted, hour=hour)
+        self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=validity.is_wanted, hour=hour)
         self.resizing = Resizing(memory, pressure)
         # What the ring is made of must be the same on every member, so it stays what it was at the start.
         self._placed_bytes = self.store.capacity_bytes
-        self.removals = Removals(random.Random(f"{seed}:{self.id}:{self.boot}:removals"))
+        self._sweep = Sweep(validity, self.store, self.versions, self.removals, loop.time)
         self._remembered_removals = remembered_removals or RememberedRemovals(None, loop.time)
         self._remembered_removals.tell(self.removals, loop.time())
         self._stand_ins = StandIns(self._conversions, self.store, self.name)
@@ -235,7 +187,7 @@ class Node:
             self.membership,
             self._following,
             self.stats,
-            self._restamped,
+            self._sweep.restamped,
             Partials.beside(memory.capacity_bytes),
             self._similar,
             self.store.peek,
@@ -386,8 +338,8 @@ class Node:
         if len(self.store.disk.tier) and self._may_have_missed_something:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._has_caught_up.wait(), CATCH_UP_TIMEOUT_S)
-        self.store.remove_outdated(self._is_kept, self.versions.known())
-        self._recheck(self.removals.names())
+        self._sweep.outdated()
+        self._sweep.removed(self.removals.names())
         await self.store.open_disk()
         self.has_remembered.set()
         if came := await warm_memory(self.store):
@@ -492,8 +444,9 @@ class Node:
     def _heard(self, heard: Heard) -> None:
         for sighting in heard.to_call:
             self._links.sighted(sighting)
-        self._drop_outdated(heard.outdated)
-        self._recheck(heard.removed)
+        if heard.outdated:
+            self._sweep.outdated()
+        self._sweep.removed(heard.removed)
         self._members_changed(heard.changed)
         if heard.changed or heard.outdated or heard.removed:
             self._heartbeat.spread()
@@ -541,7 +494,7 @@ class Node:
     async def invalidate(self, name: str, version: str) -> int:
         """Make `version` of encoder `name` current on every member; how many entries went on this node."""
         self.versions.make_current(name, version)
-        gone = self._drop_outdated([name])
+        gone = self._sweep.outdated()
         older = [known for known in self.versions.known() if known.name == name and not self.versions.is_current(known)]
         self.store.remove_encoders_from_cloud(older)
         await self._remembered.save(self.versions)
@@ -549,35 +502,6 @@ class Node:
         self._heartbeat.spread()
         await self._links.tell(messages.State([], [], self._gossip.current()), TELL_TIMEOUT_S)
         return gone
-
-    def _drop_outdated(self, names: Collection[str]) -> int:
-        if not names:
-            return 0
-        return self.store.remove_outdated(self._is_kept, self.versions.known())
-
-    def _restamped(self, names: Sequence[bytes], stamp: int) -> None:
-        """A member had heard of later removals of `names` than this node, and gave this one a later stamp."""
-        now = asyncio.get_running_loop().time()
-        self._recheck([name for name in names if self.removals.hear(name, stamp, 0.0, now)])
-
-    def _recheck(self, removed: Sequence[bytes]) -> None:
-        """Drop what a removal is about that this node heard of late; what is on disk alone, soon."""
-        unread = [key for name in removed for key in self.store.remove_unwanted(name)]
-
-        async def later() -> None:
-            for key in unread:
-                await self.store.read(key)
-
-        if unread:
-            self._start_late(later())
-
-    def _is_wanted(self, payload: Payload) -> bool:
-        is_kept = self._is_kept(payload.key.encoder)
-        return is_kept and self.versions.fits(payload) and self.removals.allows(payload)
-
-    def _is_kept(self, encoder: EncoderIdentity) -> bool:
-        """Whether features of `encoder` are answered, or may stand in for what is."""
-        return self.versions.is_current(encoder) or self._conversions.keeps(encoder, self.versions.is_current)
 
     # -- what the HTTP face shows -------------------------------------------------------------------------------
 
@@ -663,6 +587,7 @@ class Node:
             self._server.close()
         self._heartbeat.close()
         await self._following.close()
+        await self._sweep.close()
         await self._links.close()
         self._inbound.close()
         if self._encoder is not None:

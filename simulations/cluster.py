@@ -16,7 +16,8 @@ from ..node.address_book import AddressBook
 from ..node.identity import Identity
 from ..node.link import Address
 from ..node.membership import State
-from ..node.service import Node, Settings
+from ..node.service import Node
+from ..node.settings import Settings
 from ..node.store.memory import MemoryStore
 from ..node.store.tier import Cloud, DiskTier
 from ..protocol import payload as payloads
@@ -39,7 +40,7 @@ START_GAP_S = 0.05
 
 
 class ModelledEncoder:
-    """Takes its time, and makes features that depend on the image alone (`service.LocalEncoder`)."""
+    """Takes its time, and makes features that depend on the image alone (`settings.LocalEncoder`)."""
 
     def __init__(self, encode_s: float = 0.06, tokens: int = 4, dim: int = 8, version: str = "1") -> None:
         fingerprint = sha256(f"modelled {tokens}x{dim}".encode()).digest()

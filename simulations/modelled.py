@@ -151,7 +151,7 @@ class HeadsStore(MemoryStore):
 
 
 class DeviceEncoder:
-    """Encodes one image at a time, each in `encode_s` (`service.LocalEncoder`)."""
+    """Encodes one image at a time, each in `encode_s` (`settings.LocalEncoder`)."""
 
     def __init__(
         self,

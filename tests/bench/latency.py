@@ -15,7 +15,8 @@ from edgecache.encoder.worker import EncoderWorker
 from edgecache.node.address_book import AddressBook
 from edgecache.node.client import Client
 from edgecache.node.identity import Identity
-from edgecache.node.service import Node, Settings
+from edgecache.node.service import Node
+from edgecache.node.settings import Settings
 from edgecache.node.tcp import TcpNetwork
 from edgecache.protocol import payload
 from edgecache.protocol.features import Source

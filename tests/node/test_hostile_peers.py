@@ -16,7 +16,8 @@ from edgecache.node.address_book import AddressBook
 from edgecache.node.identity import Identity
 from edgecache.node.link import Address, Link, dial
 from edgecache.node.peer_protocol import PeerProtocol
-from edgecache.node.service import Node, Settings
+from edgecache.node.service import Node
+from edgecache.node.settings import Settings
 from edgecache.node.tcp import TcpNetwork
 from edgecache.protocol import connection as limits
 from edgecache.protocol import payload as payloads

@@ -18,7 +18,8 @@ from edgecache.node.cluster_key import ClusterKey
 from edgecache.node.identity import Identity
 from edgecache.node.link import Address, Network
 from edgecache.node.peer_protocol import WRITE_BYTES
-from edgecache.node.service import Node, Settings
+from edgecache.node.service import Node
+from edgecache.node.settings import Settings
 from edgecache.node.stats import Stats
 from edgecache.node.tcp import TcpNetwork
 from edgecache.node.tls import TlsNetwork

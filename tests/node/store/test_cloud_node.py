@@ -16,7 +16,8 @@ from edgecache.node.identity import Identity
 from edgecache.node.link import Address, dial
 from edgecache.node.partials import Partials
 from edgecache.node.responder import Answer
-from edgecache.node.service import Node, Settings
+from edgecache.node.service import Node
+from edgecache.node.settings import Settings
 from edgecache.node.store.cloud import CloudTier
 from edgecache.node.store.cloud_node import SILENCE_S, NodeRemote, cloud_cluster
 from edgecache.node.store.cloud_queue import WriteQueue
