@@ -172,11 +172,13 @@ class ForecastLRUK(Generic[Key]):
 
     def _hear(self, slot: int, facts: Facts) -> None:
         self._has_facts = True
-        self._costs[slot] = quarter_octave(int(1000 * facts.cost_ms)) if facts.cost_ms else 0
-        self._streams[slot] = facts.stream % (STREAM_BINS - 1) + 1 if facts.stream is not None else 0
-        if facts.hour is not None:
-            self._hour = facts.hour + 1
-        self._hours[slot] = self._hour if facts.hour is not None else 0
+        cost_ms, _, stream, hour = facts
+        self._costs[slot] = quarter_octave(int(1000 * cost_ms)) if cost_ms else 0
+        self._streams[slot] = 0 if stream is None else stream % (STREAM_BINS - 1) + 1
+        if hour is None:
+            self._hours[slot] = 0
+        else:
+            self._hour = self._hours[slot] = hour + 1
 
     def _count(self, slot: int, gap: int) -> None:
         """A use of `slot` came `gap` after the one before."""
