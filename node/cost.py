@@ -23,8 +23,7 @@ without trying it on a request), the bandwidth of what it sent, and how often it
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections import deque
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -66,7 +65,7 @@ FETCHES_MIN = 3  # fewer say nothing of a peer
 FETCHES_KEPT_S = 120.0  # and older ones nothing of how it is now: it is tried again
 
 RECENT = 64
-PEERS_MAX = 512  # twice the members there may be; beyond, who was met first is forgotten
+PEERS_MAX = 512  # beyond, who was met first is forgotten
 _WEIGHT = 0.25  # of the newest in a moving average
 # What a peer did half a minute ago counts half: the Wi-Fi that was bad then is tried again.
 _FORGIVEN_AFTER_S = 30.0
@@ -75,26 +74,34 @@ _FORGIVEN_AFTER_S = 30.0
 class Recent:
     """The last observations of something, for quantiles of how it is now."""
 
+    __slots__ = ("_oldest", "_size", "_sorted", "_values")
+
     def __init__(self, size: int = RECENT) -> None:
         self._size = size
-        self._arrived: deque[float] = deque()
-        self._sorted: list[float] = []
+        self._values = array("d")  # 8 bytes each: there are some of every other member
+        self._oldest = 0  # where it is among the values, once there are `size`
+        self._sorted: list[float] | None = None  # made when it is asked for: more is observed than asked
 
     def __len__(self) -> int:
-        return len(self._arrived)
+        return len(self._values)
 
     def add(self, value: float) -> None:
         """One more; the oldest beyond `size` is forgotten."""
-        self._arrived.append(value)
-        insort(self._sorted, value)
-        if len(self._arrived) > self._size:
-            del self._sorted[bisect_left(self._sorted, self._arrived.popleft())]
+        self._sorted = None
+        if len(self._values) < self._size:
+            self._values.append(value)
+        else:
+            self._values[self._oldest] = value
+            self._oldest = (self._oldest + 1) % self._size
 
     def quantile(self, share: float) -> float | None:
         """The value that `share` of the observations stay below; None without any."""
-        if not self._sorted:
+        ordered = self._sorted
+        if ordered is None:
+            ordered = self._sorted = sorted(self._values)
+        if not ordered:
             return None
-        return self._sorted[min(int(share * len(self._sorted)), len(self._sorted) - 1)]
+        return ordered[int(share * len(ordered))] if share < 1 else ordered[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +118,15 @@ class Prices:
 ONLY_TIME = Prices()
 
 
+_NOTHING_YET = Recent(FETCHES)  # never written to: most members are never asked for features
+
+
 @dataclass(slots=True)
 class _Peer:
     """What this node has seen of one peer."""
 
     round_trips: Recent = field(default_factory=Recent)
-    fetches: Recent = field(default_factory=lambda: Recent(FETCHES))
+    fetches: Recent = _NOTHING_YET
     fetches_since: float = 0.0
     seconds_per_byte: float = 1 / BYTES_PER_S_UNKNOWN
     has_sent: bool = False
@@ -168,7 +178,7 @@ class Costs:
         """`node` was away, and is there again: how it did before it went says nothing."""
         peer = self._peers.get(node)
         if peer is not None:
-            peer.fetches, peer.failures = Recent(FETCHES), 0.0
+            peer.fetches, peer.failures = _NOTHING_YET, 0.0
 
     def encoded(self, seconds: float, ahead: int) -> None:
         """An image took `seconds` from request to features, with `ahead` others there before it."""
@@ -278,18 +288,24 @@ class Costs:
 
     def _encode_quantile(self, share: float, ahead: int) -> float | None:
         alone_s = self._alone.quantile(share)
-        if not ahead or (each_s := self._each.quantile(share)) is None:
+        if not ahead:
+            return alone_s
+        if (each_s := self._each.quantile(share)) is None:
             each_s = alone_s
         if each_s is None:
             return None
         return max(alone_s or 0.0, each_s * (ahead + 1))
 
     def _failures(self, now: float, peer: _Peer) -> float:
+        if not peer.failures:
+            return 0.0
         return peer.failures * math.exp2(-max(0.0, now - peer.failures_at) / _FORGIVEN_AFTER_S)
 
     def _fetched(self, now: float, peer: _Peer, seconds: float) -> None:
         if now - peer.fetches_since > FETCHES_KEPT_S:
             peer.fetches, peer.fetches_since = Recent(FETCHES), now
+        elif peer.fetches is _NOTHING_YET:
+            peer.fetches = Recent(FETCHES)
         peer.fetches.add(seconds)
 
     def _slow_fetch_s(self, node: NodeId) -> float:

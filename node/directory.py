@@ -105,8 +105,8 @@ class Directory:
         """What to tell `node`, one of so many members, beside a probe of it or an answer to its probe."""
         version = self.journal.settle()
         changes = None
-        they_have = self._they_have.get(node)
-        if they_have is not None and (changes := self.journal.changes(they_have)) is not None:
+        they_have = self._they_have.get(node, version)
+        if they_have != version and (changes := self.journal.changes(they_have)) is not None:
             self._they_have[node] = version  # most datagrams arrive; if this one does not, it will say so
         return ListNews(version, self.has(node) if self.is_followed(node, members) else None, changes)
 
@@ -149,10 +149,11 @@ class Directory:
 
     def _apply(self, node: NodeId, since: int, until: int, added: list[int], removed: list[int]) -> None:
         """Changes that lead from `since`, or from any version after it, to `until`."""
-        if boot_of(since) != boot_of(until):
+        boot = boot_of(until)
+        if boot_of(since) != boot:
             raise RemoteProtocolError(f"changes from {since} to {until}, which is another boot's")
         followed = self._followed.get(node)
-        if followed is None or boot_of(followed.version) != boot_of(until) or not since <= followed.version < until:
+        if followed is None or not since <= followed.version < until or boot_of(followed.version) != boot:
             return
         if self._has_room(node, len(added)):
             self.entries += followed.holdings.update(added, removed)

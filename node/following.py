@@ -73,11 +73,11 @@ class Following:
         member = self._membership.get(node)
         if member is None or not member.is_in_ring:
             return
-        had = self.directory.has(node)
         # Who answers knows what is lacking here, and would have told it, if there were not too much of it. So would who
         # asks, but where a datagram was lost it believes that this node was told.
-        if self.directory.heard(node, news, self._membership.size) and (is_answer or (had and news.changes is None)):
-            self._ask(node)
+        is_told = is_answer or (news.changes is None and self.directory.has(node) != 0)
+        if self.directory.heard(member.id, news, self._membership.size) and is_told:  # the id that others keep, too
+            self._ask(member.id)
 
     def called(self, node: NodeId) -> None:
         """`node` is there, but the datagrams are lost that would have told of its list."""

@@ -31,6 +31,8 @@ CALLS_MAX = 16
 EXCHANGES_MAX = 4
 EXCHANGE_TIMEOUT_S = 2.0
 
+_WITH_NEWS = (Probe, Here)
+
 _log = logging.getLogger(__name__)
 
 
@@ -161,17 +163,18 @@ class Heartbeat:
             self._stats.protocol_errors += 1
             _log.debug("a datagram from %s:%d: %s", *address, error)
             return
-        used_bytes = self._used_bytes() if isinstance(said, Probe) else 0
+        is_probe = isinstance(said, Probe)
+        used_bytes = self._used_bytes() if is_probe else 0
         self._do(self._prober.received(now, address, said, self._gossip.digest(), used_bytes))
         if len(self._rumors):
             self.spread()
-        if rumors or not isinstance(said, Probe):  # to answer a probe leaves nothing to do later
+        if rumors or not is_probe:  # to answer a probe leaves nothing to do later
             self._schedule()
 
     def _send(self, send: Send) -> None:
         if self._datagrams is not None:
             said, news = send.said, None
-            if send.to is not None and isinstance(said, Probe | Here):
+            if send.to is not None and isinstance(said, _WITH_NEWS):
                 news = self._following.news_for(send.to)
             rumors = self._gossip.beside(said, send.to, news)
             self._datagrams.send(datagrams.encode_datagram(said, rumors, news), send.address)
@@ -188,13 +191,13 @@ class Heartbeat:
             match action:
                 case Send():
                     self._send(action)
+                case Timed():
+                    self._on_timed(action.node, action.round_trip_s)
                 case Call() if action.node not in self._calls and len(self._calls) < CALLS_MAX:
                     self._calls.add(action.node)
                     self._start(self._call(action))
                 case Compare():
                     self._compare(action)
-                case Timed():
-                    self._on_timed(action.node, action.round_trip_s)
 
     def _changed(self, changed: list[Member]) -> None:
         if changed:

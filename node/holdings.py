@@ -30,16 +30,24 @@ class Holdings:
         return self._count
 
     def __contains__(self, fingerprint: int) -> bool:
-        recent = self._recent.get(fingerprint)
-        return self._is_sorted(fingerprint) if recent is None else recent
+        is_held = self._recent.get(fingerprint)
+        if is_held is not None:
+            return is_held
+        ordered = self._sorted  # as in `_is_sorted`: each request asks this of each list that is followed
+        at = bisect_left(ordered, fingerprint)
+        return at < len(ordered) and ordered[at] == fingerprint
 
     def add(self, fingerprint: int) -> bool:
         """Whether it was not there."""
-        return self._turn(fingerprint, True)
+        has_turned = self._turn(fingerprint, True)
+        self._keep_recent_small()
+        return has_turned
 
     def discard(self, fingerprint: int) -> bool:
         """Whether it was there."""
-        return self._turn(fingerprint, False)
+        has_turned = self._turn(fingerprint, False)
+        self._keep_recent_small()
+        return has_turned
 
     def update(self, added: Iterable[int], removed: Iterable[int]) -> int:
         """All of them; how many more it holds now."""
@@ -48,6 +56,7 @@ class Holdings:
             self._turn(fingerprint, True)
         for fingerprint in removed:
             self._turn(fingerprint, False)
+        self._keep_recent_small()
         return self._count - before
 
     def replace(self, fingerprints: array[int]) -> None:
@@ -67,18 +76,28 @@ class Holdings:
         assert len(self._recent) <= max(_RECENT_MIN, len(self._sorted) // _RECENT_SHARE)
 
     def _turn(self, fingerprint: int, held: bool) -> bool:
-        if (fingerprint in self) is held:
+        recent = self._recent
+        was_held = recent.get(fingerprint)
+        if was_held is None:
+            if self._is_sorted(fingerprint) is held:
+                return False
+            recent[fingerprint] = held
+        elif was_held is held:
             return False
+        else:  # it is again as it was
+            del recent[fingerprint]
         self._count += 1 if held else -1
-        if self._recent.pop(fingerprint, None) is None:  # else it is again as it was
-            self._recent[fingerprint] = held
-            if len(self._recent) > max(_RECENT_MIN, len(self._sorted) // _RECENT_SHARE):
-                self._merge()
         return True
 
+    def _keep_recent_small(self) -> None:
+        recent = len(self._recent)
+        if recent > _RECENT_MIN and recent > len(self._sorted) // _RECENT_SHARE:
+            self._merge()
+
     def _is_sorted(self, fingerprint: int) -> bool:
-        at = bisect_left(self._sorted, fingerprint)
-        return at < len(self._sorted) and self._sorted[at] == fingerprint
+        ordered = self._sorted
+        at = bisect_left(ordered, fingerprint)
+        return at < len(ordered) and ordered[at] == fingerprint
 
     def _merge(self) -> None:
         if not self._recent:

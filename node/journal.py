@@ -9,7 +9,7 @@ A version names the boot in its upper bits, so that nobody takes the 100th chang
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import xxhash
 
@@ -86,7 +86,7 @@ class Journal:
         if behind == 0:
             return None
         if behind < 0 and len(self) <= TOLD_MAX:
-            return Changes(0, fingerprints.listed(self._holdings.fingerprints().tolist()), b"")
+            return Changes(0, fingerprints.listed(self._holdings.fingerprints()), b"")
         if not 0 < behind <= TOLD_MAX:
             return None
         added, removed = self._net(behind)
@@ -118,8 +118,10 @@ class Journal:
         behind = self._boot + self._count - version
         return behind if 0 <= behind <= len(self._log) else -1
 
-    def _net(self, behind: int) -> tuple[list[int], list[int]]:
+    def _net(self, behind: int) -> tuple[Sequence[int], Sequence[int]]:
         start = len(self._log) - behind
+        if self._added.find(0, start) < 0:  # nothing was removed, so nothing was added twice
+            return self._log[start:], ()
         last = dict(zip(self._log[start:], self._added[start:], strict=True))
         return [fp for fp, added in last.items() if added], [fp for fp, added in last.items() if not added]
 

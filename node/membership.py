@@ -20,6 +20,7 @@ The ring has the alive and the suspect: a hiccup must not move keys; but a suspe
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -104,6 +105,8 @@ class Membership:
         """Counts changes of who is in the ring, and of their addresses and boots."""
         self.in_ring_ids: list[NodeId] = []
         """The members that hold keys, in no useful order: to draw from."""
+        self.size = 1
+        """How many there are in the ring, with this node."""
         self.gone_ids: list[NodeId] = []
         """The members that are dead; not those that left."""
         self.forgotten = 0
@@ -136,11 +139,6 @@ class Membership:
         """Whether nobody doubts that `node` answers."""
         member = self._members.get(node)
         return member is not None and member.state is State.ALIVE
-
-    @property
-    def size(self) -> int:
-        """How many there are in the ring, with this node."""
-        return len(self.in_ring_ids) + 1
 
     def digest(self) -> bytes:
         """`sum` as it is told."""
@@ -218,21 +216,25 @@ class Membership:
                 return []
             if len(self._members) >= MEMBERS_MAX and not self._make_room():
                 return []
+            # Ids come with each datagram anew, and are kept in many places: interned, they are one string.
+            node = sys.intern(said.id)
             known = Member(
-                said.id, said.boot, said.name, (said.peer_host, said.peer_port), (said.http_host, said.http_port),
+                node, said.boot, said.name, (said.peer_host, said.peer_port), (said.http_host, said.http_port),
                 said.capacity_bytes, 0, State.LEFT, now, -1,
             )  # fmt: skip
-            self._members[said.id] = known
+            self._members[node] = known
         elif (said.incarnation, 0, said.boot) <= (known.incarnation, _RANK[known.state], known.boot):
             return []
         self._suspicions.pop(said.id, None)
         self._take_out(known)
         if known.boot != said.boot:
             known.used_bytes = 0
-        known.boot, known.name, known.capacity_bytes = said.boot, said.name, said.capacity_bytes
+        known.boot, known.name = sys.intern(said.boot), sys.intern(said.name)
+        known.capacity_bytes = said.capacity_bytes
         known.incarnation = said.incarnation
         if said.peer_host and said.peer_port:
-            known.peer, known.http = (said.peer_host, said.peer_port), (said.http_host, said.http_port)
+            host = sys.intern(said.peer_host)
+            known.peer, known.http = (host, said.peer_port), (sys.intern(said.http_host), said.http_port)
         self._turn(now, known, State.ALIVE)
         self._put_in(known)
         self._tell_alive(known)
@@ -289,7 +291,10 @@ class Membership:
         """
         changed: list[Member] = []
         for it in told:
-            state = _STATES[it.state]
+            state, known = _STATES[it.state], self._members.get(it.id)
+            as_told = state, it.boot, it.incarnation
+            if state is State.ALIVE and known and (known.state, known.boot, known.incarnation) == as_told:
+                continue  # as most of it, where two meet who know the others
             if state in _IN_RING:
                 changed += self.heard_alive(
                     now,
@@ -326,8 +331,9 @@ class Membership:
 
     def tick(self, now: float) -> list[Member]:
         """Those whose time to refute is over are dead; those gone for an hour are forgotten."""
-        changed = []
-        for node in [node for node, suspicion in self._suspicions.items() if now >= self._ends_at(suspicion)]:
+        changed: list[Member] = []
+        over = [node for node, it in self._suspicions.items() if now >= self._ends_at(it)] if self._suspicions else ()
+        for node in over:
             member = self._members[node]
             self._end(now, member, State.DEAD)
             changed.append(member)
@@ -357,6 +363,7 @@ class Membership:
         """Assert that the bookkeeping agrees with itself."""
         in_ring = [m for m in self._members.values() if m.is_in_ring]
         assert sorted(self.in_ring_ids) == sorted(m.id for m in in_ring)
+        assert self.size == len(in_ring) + 1
         assert sorted(self.gone_ids) == sorted(m.id for m in self._members.values() if m.state is State.DEAD)
         assert set(self._suspicions) == {m.id for m in in_ring if m.state is State.SUSPECT}
         assert len(self._members) <= MEMBERS_MAX
@@ -376,12 +383,14 @@ class Membership:
 
     def _put_in(self, member: Member) -> None:
         self.in_ring_ids.append(member.id)
+        self.size += 1
         self.sum ^= _hash(member.id, member.boot)
         self.version += 1
 
     def _take_out(self, member: Member) -> None:
         if member.is_in_ring:
             self.in_ring_ids.remove(member.id)
+            self.size -= 1
             self.sum ^= _hash(member.id, member.boot)
             self.version += 1
         elif member.state is State.DEAD:

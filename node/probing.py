@@ -77,8 +77,7 @@ class Timed(msgspec.Struct, frozen=True):
 Action = Send | Call | Compare | Timed
 
 
-@dataclass(slots=True)
-class _Probing:
+class _Probing(msgspec.Struct):
     """A question that has not been answered yet."""
 
     node: NodeId
@@ -130,7 +129,9 @@ class Prober:
         """The same, but for dead members: one may have been called long ago, or just have become the first."""
         first = min(self._next_at, self._membership.deadline())
         for probing in self._probing.values():  # a few; this is asked after every answer
-            first = min(first, probing.ends_at if probing.helpers else probing.direct_ends_at)
+            ends_at = probing.ends_at if probing.helpers else probing.direct_ends_at
+            if ends_at < first:
+                first = ends_at
         for relay in self._relays.values():
             first = min(first, relay.ends_at)
         return first
@@ -141,15 +142,10 @@ class Prober:
             self._stalled(late_s)
         actions: list[Action] = []
         changed: list[Member] = []
-        for number, relay in [item for item in self._relays.items() if now >= item[1].ends_at]:
-            del self._relays[number]
-            actions.append(Send(relay.address, NotHere(relay.number)))
-        for number, probing in list(self._probing.items()):
-            if now >= probing.ends_at:
-                del self._probing[number]
-                changed += self._failed(now, probing)
-            elif now >= probing.direct_ends_at and not probing.helpers and not probing.is_revival:
-                actions += self._seek_help(number, probing)
+        if self._relays:
+            actions += self._tell_askers(now)
+        if self._probing:
+            self._look_at_silence(now, actions, changed)
         self._notice_refutations()
         if now >= self._next_at:
             self._next_at = now + PERIOD_S * (1 + self.health)
@@ -158,7 +154,22 @@ class Prober:
         if now >= self._revive_at:
             self._revive_at = now + REVIVE_S
             actions += self._revive(now, digest)
-        return actions, changed + self._membership.tick(now)
+        changed += self._membership.tick(now)
+        return actions, changed
+
+    def _tell_askers(self, now: float) -> list[Action]:
+        """Those for whom others were asked, in vain so far."""
+        over = [number for number, relay in self._relays.items() if now >= relay.ends_at]
+        relays = [self._relays.pop(number) for number in over]
+        return [Send(relay.address, NotHere(relay.number)) for relay in relays]
+
+    def _look_at_silence(self, now: float, actions: list[Action], changed: list[Member]) -> None:
+        for number, probing in list(self._probing.items()):
+            if now >= probing.ends_at:
+                del self._probing[number]
+                changed += self._failed(now, probing)
+            elif now >= probing.direct_ends_at and not probing.helpers and not probing.is_revival:
+                actions += self._seek_help(number, probing)
 
     def _stalled(self, late_s: float) -> None:
         self._worse(1)

@@ -55,14 +55,19 @@ class Question:
     can_encode: bool = False
     hold_until: float = 0.0
     """Until when an encode is held back."""
-    begin: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set where there is no point in holding it back any longer."""
+    begun: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Done where there is no point in holding it back any longer."""
     facts: Facts = NO_FACTS
     """What the eviction policy may know of what comes for it."""
     encoded: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when this node has made the features: what now comes from elsewhere are these."""
     granted_by: NodeId | None = None
     """The owner that has told this node to encode."""
+
+    def begin(self) -> None:
+        """Do not hold an encode back any longer."""
+        if not self.begun.done():
+            self.begun.set_result(None)
 
 
 class _OwnTurn(Exception):
@@ -102,10 +107,10 @@ class Search:
         question.hold_until = question.started + self._costs.patience_s(question.ahead)
         looking = asyncio.ensure_future(self._look_around(question))
         making: asyncio.Task[Found] | None = None
-        begun = asyncio.ensure_future(question.begin.wait())
         try:
-            while not (looking.done() or begun.done()) and (left_s := question.hold_until - self._now()) > 0:
-                await asyncio.wait({looking, begun}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            while not (looking.done() or question.begun.done()) and (left_s := question.hold_until - self._now()) > 0:
+                waited: set[asyncio.Future[Any]] = {looking, question.begun}
+                await asyncio.wait(waited, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if looking.done() and (found := looking.result()) is not None:
                 return found
             making = asyncio.ensure_future(make())
@@ -123,7 +128,7 @@ class Search:
                 question.granted_by = None  # the lease ends when the owner has its copy
             return made
         finally:
-            for task in (looking, begun, making):
+            for task in (looking, making):
                 if task is not None:
                     task.cancel()
             if question.granted_by is not None:
@@ -173,7 +178,7 @@ class Search:
             payload = await self._store.get_from_cloud(packed, CLOUD_TIMEOUT_S, facts=question.facts)
         elif (left_s := deadline - self._now()) > 0:
             if self._now() + self._store.cloud_miss_s > question.hold_until:
-                question.begin.set()  # it will not have said no by then: to hold the encode back would be in vain
+                question.begin()  # it will not have said no by then: to hold the encode back would be in vain
             instead_s = self._costs.encode_s(question.ahead)
             payload = await self._store.get_from_cloud(packed, left_s, instead_s=instead_s, facts=question.facts)
         else:
@@ -256,11 +261,11 @@ class Search:
             has_waited = True
             question.hold_until = max(question.hold_until, self._now() + timeout_s)
             # If it is late this node begins, too, and the other may still be the first.
-            payload = await self._desk.wait_at(owner, packed, timeout_s + encode_s, question.begin.set)
+            payload = await self._desk.wait_at(owner, packed, timeout_s + encode_s, question.begin)
             if (made := self._from_peer(question, owner, payload)) is not None:
                 return made
             # It died, or gave up. If there is time left, hear who is at it now.
-            if (timeout_s := question.hold_until - self._now()) <= 0 or question.begin.is_set():
+            if (timeout_s := question.hold_until - self._now()) <= 0 or question.begun.done():
                 return await self._late(question, owner, encode_s)
         found = self._from_peer(question, owner, reply.payload if reply is not None else None)
         if found is None and has_waited:
@@ -272,7 +277,7 @@ class Search:
 
         Whoever was at it may have been taken for lost and be done soon: on a lossy link, more often than not.
         """
-        question.begin.set()
+        question.begin()
         packed = question.key.packed
         left_s = self._useless_at(question) - self._now()
         if question.granted_by is None:  # or there might be no lease, and the owner would not keep the question

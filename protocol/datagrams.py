@@ -163,7 +163,7 @@ def encode_rumor(rumor: Rumor) -> bytes:
 
 def encode_datagram(said: Said, rumors: list[bytes], news: ListNews | None = None) -> bytes:
     """One datagram; `rumors` are encoded (`encode_rumor`) and small enough (`rumors_room`)."""
-    return _encoder.encode(_Datagram(said, [msgspec.Raw(rumor) for rumor in rumors], news))
+    return _encoder.encode(_Datagram(said, [msgspec.Raw(rumor) for rumor in rumors] if rumors else [], news))
 
 
 def rumors_room(said: Said, news: ListNews | None = None) -> int:

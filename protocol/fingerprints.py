@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 import xxhash
@@ -33,7 +34,7 @@ def fingerprint(key: bytes) -> int:
     return xxhash.xxh32_intdigest(key)
 
 
-def listed(fingerprints: list[int]) -> bytes:
+def listed(fingerprints: Sequence[int]) -> bytes:
     """Fingerprints one after another, 4 bytes each, little-endian."""
     return struct.pack(f"<{len(fingerprints)}I", *fingerprints)
 

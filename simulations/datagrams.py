@@ -41,7 +41,7 @@ class InMemoryDatagrams:
         network.bytes_sent += size
         source.bytes_sent += size
         source.datagrams_sent += 1
-        target = network.host(address[0])
+        target = network.hosts.get(address[0]) or network.host(address[0])
         here, there = source.access, target.access
         delay_s, jitters_s, loss = here.link.to(there.link)
         random = self._rng.random

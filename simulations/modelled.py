@@ -112,8 +112,9 @@ class Bodies:
 class HeadOnly(Payload):
     """A payload whose body is made anew each time it is read."""
 
-    __slots__ = ("_tail", "head")
+    __slots__ = ("_nbytes", "_tail", "head")
     head: bytes
+    _nbytes: int
     _tail: bytes
 
     @classmethod
@@ -125,6 +126,7 @@ class HeadOnly(Payload):
             object.__setattr__(self, name, getattr(payload, name))
         object.__setattr__(self, "head", head)
         object.__setattr__(self, "_tail", tail)
+        object.__setattr__(self, "_nbytes", len(head) + len(tail))
         return self
 
     @property
@@ -135,7 +137,7 @@ class HeadOnly(Payload):
     @property
     def nbytes(self) -> int:
         """Size of the payload, header and all."""
-        return len(self.head) + len(self._tail)
+        return self._nbytes
 
 
 class HeadsStore(MemoryStore):

@@ -30,7 +30,7 @@ class InMemoryNetwork:
         self.bytes_sent = 0
         self._link = link
         self.seed = seed
-        self._hosts: dict[str, Host] = {}
+        self.hosts: dict[str, Host] = {}
         self._channels: dict[str, Channel] = {}
         self._cut: set[tuple[str, str]] = set()
         self._frozen: set[str] = set()
@@ -39,9 +39,9 @@ class InMemoryNetwork:
 
     def host(self, name: str, link: Link | None = None) -> Host:
         """The host of that name, made if there is none."""
-        if name not in self._hosts:
-            self._hosts[name] = Host(self, name, self._access(link or self._link))
-        return self._hosts[name]
+        if name not in self.hosts:
+            self.hosts[name] = Host(self, name, self._access(link or self._link))
+        return self.hosts[name]
 
     def path(self, source: str, target: str) -> Path:
         """The way from one host to the other, for one of their connections."""
@@ -117,7 +117,7 @@ class InMemoryNetwork:
 
     def listener(self, address: Address) -> Callable[[], asyncio.BaseProtocol] | None:
         """What accepts connections there."""
-        host = self._hosts.get(address[0])
+        host = self.hosts.get(address[0])
         return host.listeners.get(address[1]) if host is not None else None
 
     def _release(self) -> None:

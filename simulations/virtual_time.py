@@ -9,7 +9,7 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack, cast
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack
 
 _CANCELLED_MIN = 100  # timers; fewer are not worth looking for
 _WHEN, _NUMBER, _CALLBACK, _ARGS, _CONTEXT, _LOOP = range(6)
@@ -78,7 +78,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         """Call `callback` when it is `when`; a time that has passed is now."""
         timer = _Handle((when, next(self._numbers), callback, args, context, self))
         heapq.heappush(self._timers, timer)
-        return cast(asyncio.TimerHandle, timer)
+        return timer  # type: ignore[return-value]
 
     def call_later(
         self,
@@ -88,7 +88,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call `callback` after so many seconds."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        timer = _Handle((self._now + delay, next(self._numbers), callback, args, context, self))
+        heapq.heappush(self._timers, timer)
+        return timer  # type: ignore[return-value]
 
     def call_soon(
         self,
@@ -99,7 +101,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         """Call `callback` after all that is to be called already."""
         handle = _Handle((0.0, 0, callback, args, context, None))
         self._soon.append(handle)
-        return cast(asyncio.Handle, handle)
+        return handle  # type: ignore[return-value]
 
     def call_soon_threadsafe(
         self,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
-import gc
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
@@ -21,7 +18,6 @@ from ..node.store.cloud import CloudTier
 from ..node.store.cloud_queue import WriteQueue, puts_bytes_max
 from ..protocol.errors import EdgeCacheError, EncoderUnavailable
 from ..protocol.features import Source
-from ..protocol.frames import CHUNK_BYTES
 from ..protocol.keys import FeatureKey
 from . import virtual_time
 from .cloud import CloudService, Site, SiteRemote
@@ -31,6 +27,7 @@ from .disk import ModelledDisk
 from .faults import FAULTS
 from .links import LINKS
 from .modelled import WAITING_IMAGES_MAX, Bodies, DeviceEncoder, FeatureModel, HeadsStore
+from .process_memory import garbage_looked_for_seldom, give_buffers_no_used_memory, settle
 from .scenario import Scenario
 from .workloads.catalogue import workload
 from .workloads.log import read_log
@@ -40,8 +37,6 @@ from .workloads.requests import HOUR_S, Requests
 # whoever takes longer than this besides encoding hangs.
 DEADLINE_S = 4.0
 CONVERGES_WITHIN_S = 90.0
-_M_MMAP_THRESHOLD = -3  # malloc.h
-_GARBAGE_AFTER = 50_000  # objects; Python's own 700 are a few requests
 
 
 class InvariantBroken(EdgeCacheError):
@@ -101,35 +96,10 @@ def simulate(
 
     `requests`: where they are not those that the scenario names.
     """
-    _give_buffers_no_used_memory()
+    give_buffers_no_used_memory()
     world = World(scenario, requests_of(scenario) if requests is None else requests, progress)
-    with _garbage_looked_for_seldom():
+    with garbage_looked_for_seldom():
         return virtual_time.run(world.run())
-
-
-def _give_buffers_no_used_memory() -> None:
-    """Have glibc map each connection's receive buffer anew, so that only what is received in it takes memory.
-
-    By default they come from freed features after a while: those of 100 nodes had 1.4 GB so, and have 0.3 this way.
-    """
-    try:
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, CHUNK_BYTES)
-    except (OSError, AttributeError):  # not glibc
-        return
-
-
-@contextlib.contextmanager
-def _garbage_looked_for_seldom() -> Iterator[None]:
-    """Have Python look less often for garbage in cycles, of which nodes make little.
-
-    Half of what 300 idle nodes take would go by in looking through all that they know.
-    """
-    thresholds = gc.get_threshold()
-    gc.set_threshold(_GARBAGE_AFTER, *thresholds[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
 
 
 def requests_of(scenario: Scenario) -> Requests:
@@ -198,6 +168,7 @@ class World:
         async with self.cluster as cluster:
             for index in range(self.devices):
                 cluster.network.host(f"n{index}").access.extra_delay_s = self._device.message_s
+            settle()
             self._started_at = asyncio.get_running_loop().time()
             self._progress(0.0, f"{self.devices} devices have met")
             faults = [asyncio.ensure_future(FAULTS[name](self)) for name in self._scenario.faults]
