@@ -48,8 +48,8 @@ class InMemoryDatagrams:
         if loss and random() < loss:
             return
         now = self._loop.time()
-        up_at = here.up.carry(now, size + IP_HEADERS_BYTES)
-        down_at = there.down.carry(now, size + IP_HEADERS_BYTES)
+        size += IP_HEADERS_BYTES
+        up_at, down_at = here.up.carry(now, size), there.down.carry(now, size)
         at = (up_at if up_at > down_at else down_at) + delay_s + here.extra_delay_s + there.extra_delay_s
         for jitter_s in jitters_s:
             at -= jitter_s * log(1.0 - random())

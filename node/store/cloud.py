@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -99,7 +99,7 @@ class CloudTier:
         self._missing: OrderedDict[bytes, float] = OrderedDict()
         self._is_declared: dict[bytes, bool] = {}
         self._removals: dict[Write, asyncio.Future[int]] = {}
-        self._wake = asyncio.Event()
+        self._waiting: deque[asyncio.Future[None]] = deque()  # the writers that have nothing to write
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._is_closed = False
@@ -313,7 +313,14 @@ class CloudTier:
     def _woken(self) -> None:
         if len(self._queue):
             self._is_idle.clear()
-            self._wake.set()
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        """Have one of the writers look for something to write; all would find it taken by the first."""
+        while self._waiting:
+            if not (waiting := self._waiting.popleft()).done():
+                waiting.set_result(None)
+                return
 
     async def _write_on(self) -> None:
         """Write whatever is next, for as long as there is something and the cloud takes it."""
@@ -326,12 +333,14 @@ class CloudTier:
             if not writes:  # what there is, is under way or has to wait for that
                 if not len(self._queue):
                     self._is_idle.set()
-                self._wake.clear()
-                await self._wake.wait()
+                waiting = asyncio.get_running_loop().create_future()
+                self._waiting.append(waiting)
+                await waiting
                 continue
             self.breaker.allows(now)  # it would, as was asked above: if this is the trial, it is this writer's now
             if await self._write(writes):
-                self._wake.set()  # for what had to wait for these
+                while self._waiting and len(self._queue):  # some of it may have had to wait for these
+                    self._wake_one()
             else:
                 await asyncio.sleep(RETRY_S * self._rng.uniform(0.5, 1.5))
 

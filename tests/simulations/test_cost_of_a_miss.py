@@ -53,6 +53,6 @@ async def test_what_was_encoded_cost_its_encoding_and_what_a_peer_had_its_way_he
         # What a user gives has cost its user something, and nobody here knows what.
         given = FeatureKey(key.digest, MINE)
         await cluster.nodes[0].lookup.put(payloads.encode(model.array(key.digest), given))
-        costs = [told.facts[given.packed] for told in heard if given.packed in told.facts]
+        costs = [told.facts[given.packed].cost_ms for told in heard if given.packed in told.facts]
         assert costs
-        assert set(costs) == {NO_FACTS}
+        assert set(costs) == {None}
