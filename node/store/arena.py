@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 SPACE_FACTOR = 4
 # Entries up to this size are moved together where memory is short: else each keeps a page from being given back.
 MOVED_BYTES_MAX = 16 * PAGE_BYTES
-# What a process has grown by for each of 22,000 entries of 1.2 KB that lie here, besides their pages: 1,628 with LRU,
-# 1,765 with adaptive LRU-K, 2,047 with predictive LRU-K (`python -m tests.bench.overhead`).
+# What a process has grown by for each of 22,000 entries of 1.2 KB that lie here, besides their pages: 1,626 with LRU,
+# 1,935 with adaptive LRU-K, 2,051 with predictive LRU-K (`python -m tests.bench.overhead`).
 ENTRY_BYTES = 1750
 # What is said to be on its way gets a slot only up to this size; the rest is copied when it is here and is good.
 ARRIVING_BYTES_MAX = 1024 * 1024
