@@ -150,17 +150,15 @@ class Host:
         network = self.network
         there, back = network.path(self.name, address[0]), network.path(address[0], self.name)
         await asyncio.sleep(back.carry(there.carry(loop.time(), 0), 0) - loop.time())
-        reachable: asyncio.Future[None] = loop.create_future()
+        if not (network.is_whole or network.is_frozen(address[0])):  # the kernel of a stopped process accepts
+            reachable: asyncio.Future[None] = loop.create_future()
 
-        def arrive() -> None:
-            if not reachable.done():
-                reachable.set_result(None)
+            def arrive() -> None:
+                if not reachable.done():
+                    reachable.set_result(None)
 
-        if network.is_frozen(address[0]):
-            arrive()  # the kernel of a stopped process accepts
-        else:
             network.deliver(self.name, address[0], arrive)
-        await reachable
+            await reachable
         accept = network.listener(address)
         if accept is None:
             raise ConnectionRefusedError(f"nothing listens at {address[0]}:{address[1]}")

@@ -14,9 +14,9 @@ def table(result: dict[str, Any]) -> str:
     scenario, latency = result["scenario"], result["latency_ms"]
     requests = max(1, result["requests"])
     lines = [
-        f"{scenario['name']}: {scenario['devices']} × {scenario['device']}, {_bytes(scenario['memory_bytes'])} each,"
-        f" {scenario['model']}, {scenario['link']}, {scenario['hours']:g} h, {scenario['policy']}, "
-        f"{scenario['replicas']} copies, seed {scenario['seed']}",
+        f"{scenario['name']}: {scenario['devices']} × {scenario['device']}, "
+        f"{scenario['memory_bytes'] / 2**20:g} MiB each, {scenario['model']}, {scenario['link']}, "
+        f"{scenario['hours']:g} h, {scenario['policy']}, {scenario['replicas']} copies, seed {scenario['seed']}",
         f"{result['requests']:,} requests for {result['unique_images']:,} images"
         + (f", {result['not_asked']:,} not asked (device off)" if result["not_asked"] else "")
         + (f", {result['failed']:,} failed (encoder overloaded)" if result["failed"] else ""),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack
 
 _CANCELLED_MIN = 100  # timers; fewer are not worth looking for
-_WHEN, _NUMBER, _CALLBACK, _ARGS, _CONTEXT, _LOOP = range(6)
+_WHEN, _CALLBACK, _ARGS, _LOOP = 0, 2, 3, 5  # of a handle
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -125,18 +125,16 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         timers, soon, pop = self._timers, self._soon, heapq.heappop
         while not self._stopping:  # type: ignore[attr-defined]
             if soon:
-                handle = soon.popleft()
-                callback, args, context = handle[_CALLBACK], handle[_ARGS], handle[_CONTEXT]
+                _, _, callback, args, context, _ = soon.popleft()
                 if callback is None:
                     continue
             elif timers:
                 handle = pop(timers)
-                callback, args, context = handle[_CALLBACK], handle[_ARGS], handle[_CONTEXT]
+                when, _, callback, args, context, _ = handle
                 if callback is None:
                     self._cancelled -= 1
                     continue
                 handle[_LOOP] = None  # to cancel it says nothing of the timers any more
-                when = handle[_WHEN]
                 if when > self._now:
                     self._now = when
             else:

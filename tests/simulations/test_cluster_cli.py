@@ -67,7 +67,7 @@ def test_a_file_is_a_scenario(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         '[workload]\nkind = "retail"\noverlap = 0.9\n'
     )
     assert cli.main(["cluster", "--scenario", str(path), "--quiet"]) == 0
-    assert capsys.readouterr().out.startswith("shop: 2 × x86-mini-pc, 8.39 MB each, vit-b16, lan, 0.1 h, s3-fifo")
+    assert capsys.readouterr().out.startswith("shop: 2 × x86-mini-pc, 8 MiB each, vit-b16, lan, 0.1 h, s3-fifo")
 
 
 @pytest.mark.parametrize(
