@@ -18,8 +18,12 @@ import torch
 from torch import Tensor, nn
 
 FOLDS = 4
-RIDGES = (1e-3, 1e-4, 1e-2)
-"""Of the mean square of a token's values."""
+RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0)
+"""Of the mean square of a token's values.
+
+Large ones for where little is lost, as by merging: there a bridge that does more than little makes features worse. A
+ViT-S/14's with 15 tokens merged in each block have a cosine of 0.9915 without a bridge, with 1e-3 it is 0.9896, with 10
+it is 0.9917 (96 images fitted on, 75 others)."""
 MEAN_RIDGES = (1e6, 1.0, 10.0, 100.0)
 """For the mean, as many times that; with the first it says nothing."""
 _CHUNK = 8  # images whose products are summed in float32

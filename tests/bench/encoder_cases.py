@@ -98,7 +98,9 @@ def on(best: Options, work: Bench) -> list[Case]:
         for asked in ASKED
     ]
     cases += [Case("token merging", tome, cut(merge=count)) for count in candidates.merges(shape)]
-    cases += [Case("token merging", tome, replace(best, shortcuts=Shortcuts(merge=candidates.merges(shape)[-1])))]
+    cases += [
+        Case("token merging", tome, replace(best, shortcuts=Shortcuts(merge=n))) for n in candidates.merges(shape)
+    ]
     cases += [Case("token pruning, by attention", evit, cut(prune=schedule)) for schedule in (gentle, quarter)]
     norm = "no figure"
     cases += [

@@ -22,7 +22,7 @@ def test_it_undoes_what_is_linear_and_leaves_what_is_right() -> None:
     assert torch.allclose(fit_bridge(wanted, wanted)(wanted), wanted, atol=1e-5)
     twisted = wanted @ (torch.eye(8) + 0.3 * torch.randn(8, 8)) + 0.5
     with torch.inference_mode():
-        assert off(fit_bridge(twisted, wanted)(twisted), wanted) < 1e-4
+        assert off(fit_bridge(twisted, wanted)(twisted), wanted) < 1e-3
     assert off(twisted, wanted) > 0.2
 
 
@@ -38,6 +38,13 @@ def test_with_few_pictures_the_mean_does_not_say_what_chance_says() -> None:
     wanted = made + tokens(65, 1, 32)[:64]  # each picture off by something that nothing tells
     with torch.inference_mode():
         assert off(fit_bridge(made[:16], wanted[:16])(made[16:]), wanted[16:]) < 1.15 * off(made[16:], wanted[16:])
+
+
+def test_it_does_little_where_little_is_to_be_won() -> None:
+    made = tokens(48, 10, 32)
+    wanted = made + 0.1 * tokens(49, 10, 32)[:48]
+    with torch.inference_mode():
+        assert off(fit_bridge(made[:16], wanted[:16])(made[16:]), wanted[16:]) < 1.02 * off(made[16:], wanted[16:])
 
 
 def test_held_out_is_as_far_off_as_pictures_that_were_never_seen() -> None:
