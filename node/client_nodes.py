@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -134,8 +134,11 @@ class Nodes:
         failures: list[str] = []
         if self._is_lost:
             await self._find()
-        for url in self._candidates(loop.time()):
-            left_s = min(patience_s, deadline - loop.time())
+        urls = self._candidates(loop.time())
+        for url in urls:
+            left_s = deadline - loop.time()
+            if is_question or url != urls[-1]:  # an encoder may take long, and there is no other to leave time for
+                left_s = min(patience_s, left_s)
             if left_s <= 0:
                 break
             target = URL(f"{url}{path}", encoded=True).update_query(query or {})
@@ -174,8 +177,8 @@ class Nodes:
                 raise answer
         return {url: answer for url, answer in zip(urls, answers, strict=True) if not isinstance(answer, BaseException)}
 
-    def _candidates(self, now: float) -> Iterator[str]:
-        return iter([url for url in self._known if self._down_until.get(url, now) <= now])
+    def _candidates(self, now: float) -> list[str]:
+        return [url for url in self._known if self._down_until.get(url, now) <= now]
 
     async def _send(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, timeout_s: float, bytes_max: int

@@ -7,7 +7,7 @@ import logging
 import resource
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 # Half of what this process may open stays for peers, disk and the encoder; 10,000 idle connections would cost 50 MB.
@@ -86,8 +86,8 @@ class _Server(web.Server):
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """False for the traceback that aiohttp logs whenever somebody sends what is no HTTP: the sender has been told."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    """False for the tracebacks that aiohttp logs when somebody sends what is no HTTP, or has gone before the answer."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ClientConnectionResetError))
 
 
 _log.addFilter(_is_ours)

@@ -388,6 +388,25 @@ async def test_nobody_waits_twice_for_a_node_that_hangs(node: FakeNode, monkeypa
     assert accepted == 1
 
 
+async def test_the_last_node_may_take_all_the_time_there_is_to_encode(
+    connect: Connect, node: FakeNode, bare_node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[str, float]] = []
+    send = client_nodes.Nodes._send
+
+    async def noted(self: Any, method: str, url: Any, headers: Any, body: Any, timeout_s: float, most: int) -> Any:
+        given.append((method, timeout_s))
+        return await send(self, method, url, headers, body, timeout_s, most)
+
+    monkeypatch.setattr(client_nodes.Nodes, "_send", noted)
+    cache = await connect(bare_node, node, timeout_s=40.0)
+    await cache.cluster()
+    await cache.encode(PHOTO)
+    first, last = (timeout_s for method, timeout_s in given if method == "POST")
+    assert first == 20.0  # another could encode it, too, in the other half
+    assert 20.0 < last <= 40.0
+
+
 def test_only_urls_of_living_nodes_that_lead_somewhere_are_learnt() -> None:
     members = [
         {"http": "http://192.168.1.2:7440", "state": "alive"},

@@ -85,3 +85,21 @@ async def test_what_is_no_http_leaves_no_traceback(dial: Dial, caplog: pytest.Lo
         writer.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
         assert b" 400 " in await reader.read()
     assert "Traceback" not in caplog.text
+
+
+async def test_who_has_gone_before_the_answer_leaves_no_traceback(
+    dial: Dial, node: FakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.encoder.gate.clear()
+    _, writer = await dial()
+    with caplog.at_level(logging.DEBUG):
+        writer.write(b"POST /v1/features HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nphoto")
+        await node.encoder.called.wait()
+        writer.close()
+        await writer.wait_closed()
+        other = await dial()
+        assert await asked(*other) == b"HTTP/1.1 200 OK"  # by now the server has seen that
+        node.encoder.gate.set()
+        for _ in range(5):  # and by then it has tried to answer
+            assert await asked(*other) == b"HTTP/1.1 200 OK"
+    assert "Traceback" not in caplog.text
