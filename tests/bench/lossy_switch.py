@@ -3,7 +3,8 @@
     python -m tests.bench.lossy_switch PORT ...
 
 The ports are interfaces of the namespace it runs in, in this order numbered from 1. It obeys lines on standard input:
-`delay NUMBER SECONDS`, for each frame to and from that port, and `loss SHARE`, of the frames at every port, in and out.
+`delay NUMBER SECONDS`, for each frame to and from that port, `loss SHARE`, of the frames at every port, in and out, and
+`split NUMBER ...`: nothing passes between these ports and the others; without any, everything does again.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Wire:
         self._where: dict[bytes, int] = {}
         self._delays = [0.0] * len(ports)
         self._loss = 0.0
+        self._apart: set[int] = set()
         self._rng = random.Random(1)
         self._due: list[tuple[float, int, int, bytes]] = []
         self._numbers = itertools.count()
@@ -77,6 +79,8 @@ class Wire:
     def _obey(self, words: list[str]) -> None:
         if words[0] == "delay":
             self._delays[int(words[1]) - 1] = float(words[2])
+        elif words[0] == "split":
+            self._apart = {int(word) - 1 for word in words[1:]}
         else:
             self._loss = float(words[1])
         print("done", flush=True)
@@ -96,6 +100,8 @@ class Wire:
                     self._forward(source, other, frame)
 
     def _forward(self, source: int, target: int, frame: bytes) -> None:
+        if (source in self._apart) != (target in self._apart):
+            return
         if source == target or (self._loss and min(self._rng.random(), self._rng.random()) < self._loss):
             return
         if delay_s := self._delays[source] + self._delays[target]:

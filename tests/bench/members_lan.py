@@ -139,8 +139,8 @@ def _unplugged(devices: Devices, watch: Watch, turn: int) -> float:
 
 
 def _invalidated(devices: Devices, watch: Watch, turn: int) -> float:
-    at = time.monotonic()
-    devices.inside(1, "-m", "tests.bench.members_lan", "--invalidate", turn + 1).wait()
+    asking = devices.inside(1, "-m", "tests.bench.members_lan", "--invalidate", turn + 1)
+    at = float(asking.communicate()[0])
     return watch.until(NUMBERS, lambda states: states["version"] == str(turn + 1), at)
 
 
@@ -196,6 +196,7 @@ def _states() -> States:
 def _invalidate(version: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", 7440, timeout=10)
     body = json.dumps({"encoder": "watched", "version": version})
+    print(time.monotonic())
     connection.request("POST", "/v1/invalidations", body, {"Content-Type": "application/json"})
     assert connection.getresponse().status == 200
 

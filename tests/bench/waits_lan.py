@@ -2,10 +2,10 @@
 
     python -m tests.bench.waits_lan [--gets N] [--encode-ms MS] [FAULT ...]          (Linux, as root)
 
-Five nodes, each in a network namespace, on a switch of user space (`wire.py`). The encoder sleeps: five real ones would
-share this machine's cores. One process on each device that is well asks its own node over HTTP for one image after
-another, drawn from as many for all devices. First each asks with source=local, so that nobody else is asked: the median
-of that is one encode here, over the same HTTP. Each fault begins right before the gets, and is over after them.
+Five nodes on a LAN of namespaces (`devices_lan.py`). One process on each device that is well asks its own node over
+HTTP for one image after another, drawn from as many for all devices. First each asks with source=local, so that nobody
+else is asked: the median of that is one encode here, over the same HTTP. Each fault begins right before the gets, and
+is over after them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,18 +22,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from tests.system.lan import Lan
 from tests.system.nodes import photo
 
-from . import sleeping
+from .devices_lan import NUMBERS, Devices
 
-NODES = 5
 GETS = 100
 ENCODE_MS = 200.0
 WARM_GETS = 4
-ROOT = Path(__file__).parents[2]
-NODE = "from edgecache.node.cli import node_main; raise SystemExit(node_main())"
-START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,84 +39,18 @@ class Get:
     seconds: float
 
 
-class Devices:
-    """Five nodes, and what can happen to them."""
-
-    def __init__(self, stack: ExitStack, directory: Path, encode_s: float) -> None:
-        self._lan = Lan()
-        stack.callback(self._lan.remove)
-        self._lan.add_switch()
-        for number in range(1, NODES + 1):
-            self._lan.add_device(number)
-            self._lan.cut(number)  # from the bridge: the wire does its work
-            self._run(number, "-m", "tests.bench.lossy_switch", "--without-offloads", "eth0")
-        ports = [f"p{number}" for number in range(1, NODES + 1)]
-        self._wire = subprocess.Popen(
-            [*self._lan.inside("sw"), sys.executable, "-m", "tests.bench.lossy_switch", *ports],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
-        stack.callback(self._wire.kill)
-        self._heard("ready")
-        environment = {**os.environ, sleeping.VARIABLE: str(encode_s), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        self._nodes: list[subprocess.Popen[str]] = []
-        for number in range(1, NODES + 1):
-            flags = [
-                "--name", f"n{number}", "--listen", "0.0.0.0:7440", "--insecure", "--no-mdns", "--disk", "0",
-                "--memory", "256MiB", "--data-dir", str(directory / f"n{number}"), "--encoder", sleeping.SPEC,
-                "--seed", f"10.99.0.{number % NODES + 1}:7441",
-            ]  # fmt: skip
-            command = [*self._lan.inside(number), sys.executable, "-c", NODE, *flags]
-            log = stack.enter_context((directory / f"n{number}.log").open("w"))
-            node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=ROOT)
-            stack.callback(node.kill)
-            self._nodes.append(node)
-        for node in self._nodes:
-            assert node.stdout is not None
-            assert " ready at " in node.stdout.readline()
-
-    def stop(self, number: int) -> None:
-        """SIGSTOP."""
-        self._nodes[number - 1].send_signal(signal.SIGSTOP)
-
-    def go_on(self, number: int) -> None:
-        """SIGCONT."""
-        self._nodes[number - 1].send_signal(signal.SIGCONT)
-
-    def wire(self, *words: object) -> None:
-        """Tell the switch."""
-        assert self._wire.stdin is not None
-        self._wire.stdin.write(" ".join(map(str, words)) + "\n")
-        self._wire.stdin.flush()
-        self._heard("done")
-
-    def ask(self, numbers: Sequence[int], images: str, gets: int, reach: str = "any") -> list[Get]:
-        """What the gets of one asker on each of these devices gave; they draw images from the same."""
-        asking = [
-            subprocess.Popen(
-                [*self._lan.inside(number), sys.executable, "-m", "tests.bench.waits_lan", "--ask", images,
-                 "--number", str(number), "--gets", str(gets), "--reach", reach],
-                stdout=subprocess.PIPE, text=True, cwd=ROOT,
-            )
-            for number in numbers
-        ]  # fmt: skip
-        answers = [Get(*answer) for asker in asking for answer in json.loads(asker.communicate()[0])]
-        assert len(answers) == gets * len(numbers)
-        return answers
-
-    def until_met(self) -> None:
-        """Wait until each node hears all the others."""
-        end = time.monotonic() + START_S
-        for number in range(1, NODES + 1):
-            while self._run(number, "-m", "tests.bench.waits_lan", "--members").strip() != str(NODES):
-                assert time.monotonic() < end, f"n{number} has not met all others within {START_S} s"
-
-    def _run(self, number: int, *arguments: str) -> str:
-        command = [*self._lan.inside(number), sys.executable, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-
-    def _heard(self, word: str) -> None:
-        assert self._wire.stdout is not None
-        assert self._wire.stdout.readline().strip() == word
+def ask(devices: Devices, numbers: Sequence[int], images: str, gets: int, reach: str = "any") -> list[Get]:
+    """What the gets of one asker on each of these devices gave; they draw images from the same."""
+    asking = [
+        devices.inside(
+            number, "-m", "tests.bench.waits_lan", "--ask", images,
+            "--number", number, "--gets", gets, "--reach", reach,
+        )
+        for number in numbers
+    ]  # fmt: skip
+    answers = [Get(*answer) for asker in asking for answer in json.loads(asker.communicate()[0])]
+    assert len(answers) == gets * len(numbers)
+    return answers
 
 
 FAULTS: dict[str, tuple[Sequence[int], Callable[[Devices], None], Callable[[Devices], None]]] = {
@@ -167,12 +92,9 @@ def main() -> None:
     parser.add_argument("--ask", metavar="IMAGES", help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--reach", help=argparse.SUPPRESS)
-    parser.add_argument("--members", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of {', '.join(FAULTS)}")
     options = parser.parse_args()
-    if options.members:
-        print(len(_members()))
-    elif options.ask:
+    if options.ask:
         print(json.dumps(_asked(options.ask, options.number, options.gets, options.reach)))
     else:
         _measure(options.faults or list(FAULTS), options.gets, options.encode_ms / 1000)
@@ -182,11 +104,10 @@ def _measure(faults: Sequence[str], gets: int, encode_s: float) -> None:
     with ExitStack() as stack:
         devices = Devices(stack, Path(stack.enter_context(tempfile.TemporaryDirectory())), encode_s)
         devices.until_met()
-        everybody = range(1, NODES + 1)
-        for number in everybody:  # not at once: what an encode takes alone is learnt here
-            devices.ask([number], f"warm {number}", WARM_GETS, "local")
+        for number in NUMBERS:  # not at once: what an encode takes alone is learnt here
+            ask(devices, [number], f"warm {number}", WARM_GETS, "local")
         local = sorted(
-            get.seconds for get in devices.ask((1, 3, 4, 5), "local", gets, "local") if get.source == "encoder"
+            get.seconds for get in ask(devices, (1, 3, 4, 5), "local", gets, "local") if get.source == "encoder"
         )
         one_s = _quantile(local, 0.5)
         print(f"one encode: {1000 * one_s:.0f} ms, p99 {_quantile(local, 0.99) / one_s:.3f} encodes\n")
@@ -196,7 +117,7 @@ def _measure(faults: Sequence[str], gets: int, encode_s: float) -> None:
             asked, begin, end = FAULTS[name]
             devices.until_met()
             begin(devices)
-            answers = devices.ask(asked, name, gets)
+            answers = ask(devices, asked, name, gets)
             end(devices)
             print(_line(name, answers, one_s), flush=True)
 
@@ -241,13 +162,6 @@ def _asked(images: str, number: int, gets: int, reach: str) -> list[tuple[str, f
         assert response.status == 200, response.status
         answers.append((response.headers["EdgeCache-Source"], took_s))
     return answers
-
-
-def _members() -> list[str]:
-    connection = http.client.HTTPConnection("127.0.0.1", 7440, timeout=10)
-    connection.request("GET", "/v1/cluster")
-    members = json.loads(connection.getresponse().read())["members"]
-    return [member["name"] for member in members if member["state"] == "alive"]
 
 
 if __name__ == "__main__":
