@@ -6,7 +6,8 @@ up in process lists and logs. The library behind it (obstore) is imported where 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -29,6 +30,9 @@ REQUEST_TIMEOUT_S = 300
 # The library's own second tries, at most so long together. What fails after them is the callers' to try again.
 RETRIES_MAX = 2
 RETRY_TIMEOUT_S = 10
+# Calls under way at a time. Each takes a thread where the store is a directory: bursts of removals and reads on a busy
+# machine left a node with a hundred of them, 40 KB each. Elsewhere it takes a connection.
+DIRECTORY_CALLS_MAX, CALLS_MAX = 16, 64
 # What is handed on while a download is under way; less is lost where it breaks.
 CHUNK_BYTES = 64 * 1024
 
@@ -93,7 +97,7 @@ def open_objects(url: str) -> Objects:
             )
     except (exceptions.BaseError, OSError, ValueError) as error:
         raise InvalidValue(f"{url}: {_first_line(error)}") from None
-    return _Obstore(store)
+    return _Obstore(store, DIRECTORY_CALLS_MAX if split.scheme == "file" else CALLS_MAX)
 
 
 def checked_url(url: str) -> SplitResult:
@@ -118,8 +122,9 @@ def checked_url(url: str) -> SplitResult:
 class _Obstore:
     """`Objects` by the library."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, calls_max: int) -> None:
         self._store = store
+        self._places = asyncio.Semaphore(calls_max)
 
     async def open(self, name: str, start: int = 0, end: int | None = None, etag: str | None = None) -> Part | None:
         import obstore
@@ -132,31 +137,32 @@ class _Obstore:
         if etag is not None:
             options["if_match"] = etag
         try:
-            got = await _asked(obstore.get_async(self._store, name, options=options))
+            got = await self._asked(lambda: obstore.get_async(self._store, name, options=options))
         except FileNotFoundError:
             return None
-        return Part(got.meta["e_tag"], got.meta["size"], _chunks(got))
+        return Part(got.meta["e_tag"], got.meta["size"], self._chunks(got))
 
     async def size(self, name: str) -> int | None:
         import obstore
 
         try:
-            return (await _asked(obstore.head_async(self._store, name)))["size"]
+            return (await self._asked(lambda: obstore.head_async(self._store, name)))["size"]
         except FileNotFoundError:
             return None
 
     async def put(self, name: str, data: Buffer) -> None:
         import obstore
 
-        await _asked(
-            obstore.put_async(self._store, name, data, use_multipart=len(data) > PART_BYTES, chunk_size=PART_BYTES)
+        is_large = len(data) > PART_BYTES
+        await self._asked(
+            lambda: obstore.put_async(self._store, name, data, use_multipart=is_large, chunk_size=PART_BYTES)
         )
 
     async def delete(self, names: Sequence[str]) -> None:
         import obstore
 
         try:
-            await _asked(obstore.delete_async(self._store, list(names)))
+            await self._asked(lambda: obstore.delete_async(self._store, list(names)))
         except FileNotFoundError:  # of a directory: the first that is missing ends it
             for name in names if len(names) > 1 else ():
                 await self.delete([name])
@@ -166,34 +172,33 @@ class _Obstore:
 
         batches = obstore.list(self._store, prefix.rstrip("/"))
         while True:
-            batch = await _asked(anext(batches, None))
+            batch = await self._asked(lambda: anext(batches, None))
             if batch is None:
                 return
             for meta in batch:
                 yield meta["path"], meta["size"]
 
+    async def _chunks(self, got: GetResult) -> AsyncIterator[Buffer]:
+        chunks = aiter(got.stream(min_chunk_size=CHUNK_BYTES))
+        while True:
+            chunk = await self._asked(lambda: anext(chunks, None))
+            if chunk is None:
+                return
+            yield chunk
 
-async def _chunks(got: GetResult) -> AsyncIterator[Buffer]:
-    chunks = aiter(got.stream(min_chunk_size=CHUNK_BYTES))
-    while True:
-        chunk = await _asked(anext(chunks, None))
-        if chunk is None:
-            return
-        yield chunk
+    async def _asked(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """What the library answers; what it raises as one of our errors, on one line. FileNotFoundError stays."""
+        from obstore import exceptions
 
-
-async def _asked(answer: Awaitable[_T]) -> _T:
-    """What the library answers; what it raises as one of our errors, on one line. FileNotFoundError stays."""
-    from obstore import exceptions
-
-    try:
-        return await answer
-    except FileNotFoundError:
-        raise
-    except exceptions.PreconditionError as error:
-        raise ObjectChanged(_first_line(error)) from None
-    except (exceptions.BaseError, OSError, ValueError) as error:
-        raise ObjectStoreError(_first_line(error)) from None
+        try:
+            async with self._places:
+                return await ask()
+        except FileNotFoundError:
+            raise
+        except exceptions.PreconditionError as error:
+            raise ObjectChanged(_first_line(error)) from None
+        except (exceptions.BaseError, OSError, ValueError) as error:
+            raise ObjectStoreError(_first_line(error)) from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
 from edgecache.protocol.cloud import objects as module
 from edgecache.protocol.cloud.download import download
@@ -54,6 +57,27 @@ async def test_a_prefix_lists_what_is_below_it_and_nothing_else(objects: Objects
         await objects.put(name, name.encode())
     assert await listed(objects, "packs/a/") == {"packs/a/1": 9, "packs/a/2": 9}
     assert await listed(objects, "nothing/") == {}
+
+
+async def test_of_a_directory_few_calls_are_under_way_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, under_way, most = obstore.head_async, 0, 0
+
+    async def counted(*args: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await head(*args)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(obstore, "head_async", counted)
+    objects = open_objects(f"file://{tmp_path}")
+    sizes = await asyncio.gather(*(objects.size(f"features/a/{number}") for number in range(100)))
+    assert sizes == 100 * [None]
+    assert most == module.DIRECTORY_CALLS_MAX
 
 
 async def test_many_are_deleted_at_once_whether_they_are_there_or_not(objects: Objects) -> None:
