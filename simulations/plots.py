@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .measure import TIERS, always_cloud, always_encode
 from .policies_report import require_matplotlib
+from .report import counted
 from .workloads.requests import HOUR_S
 from .world import Answer, Record
 
@@ -29,7 +30,8 @@ def plot(record: Record, result: dict[str, Any], path: Path) -> None:
         scenario = result["scenario"]
         figure.suptitle(
             f"{scenario['name']}: {scenario['devices']} × {scenario['device']}, {scenario['model']}, {scenario['link']}"
-            f", {scenario['memory_bytes'] / 2**20:.0f} MiB each, {scenario['policy']}, {scenario['replicas']} copies",
+            f", {scenario['memory_bytes'] / 2**20:g} MiB each, {scenario['policy']}, "
+            f"{counted('replicas', scenario['replicas'])}",
             fontsize=13, fontweight="bold",
         )  # fmt: skip
         _who_answered(axes[0][0], record)

@@ -16,7 +16,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{scenario['name']}: {scenario['devices']} × {scenario['device']}, "
         f"{scenario['memory_bytes'] / 2**20:g} MiB each, {scenario['model']}, {scenario['link']}, "
-        f"{scenario['hours']:g} h, {scenario['policy']}, {scenario['replicas']} copies, seed {scenario['seed']}",
+        f"{scenario['hours']:g} h, {scenario['policy']}, {counted('replicas', scenario['replicas'])}, "
+        f"seed {scenario['seed']}",
         f"{result['requests']:,} requests for {result['unique_images']:,} images"
         + (f", {result['not_asked']:,} not asked (device off)" if result["not_asked"] else "")
         + (f", {result['failed']:,} failed (encoder overloaded)" if result["failed"] else ""),
@@ -58,6 +59,12 @@ def table(result: dict[str, Any]) -> str:
         )  # fmt: skip
     lines.append(_aligned(_shortened(rows)))
     return "\n".join(lines)
+
+
+def counted(setting: str, value: float) -> str:
+    """A number of copies, devices or hours as people say it."""
+    one, more = {"replicas": ("copy", "copies"), "devices": ("device", "devices"), "hours": ("hour", "hours")}[setting]
+    return f"{value:g} {one if value == 1 else more}"
 
 
 def sweep_table(rows: Sequence[dict[str, Any]], most: int = 20) -> str:

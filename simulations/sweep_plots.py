@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .policies_report import require_matplotlib
+from .report import counted
 from .sweep import SETTINGS, Row, means, pareto, uplink_bytes_per_request
 
 _MARKERS = "osD^vPX"
@@ -116,7 +117,7 @@ def _told(name: str, value: Any) -> str:
     if name in ("memory_bytes", "disk_bytes"):
         return f"{value / 2**20:g} MiB" + (" disk" if name == "disk_bytes" else "")
     if name in ("devices", "hours", "replicas"):
-        return f"{value:g} {'copies' if name == 'replicas' else name}"
+        return counted(name, value)
     if name == "cloud":
         return "cloud" if value else "no cloud"
     return str(value)
