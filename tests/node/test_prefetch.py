@@ -93,13 +93,13 @@ def test_the_table_is_bounded_and_forgets_what_is_no_longer_seen() -> None:
 
 
 def test_what_is_learnt_takes_a_share_of_memory() -> None:
-    memory_bytes = 64 * 1024 * 1024
+    memory_bytes = 16 * 1024 * 1024
     small: Prefetcher[bytes] = Prefetcher(memory_bytes)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for hour in range(24):
-        for number in range(3000):
-            key = b"%064d" % (3000 * (hour // 2) + number)
+        for number in range(600):
+            key = b"%064d" % (600 * (hour // 2) + number)
             small.seen("a", key, 3600.0 * hour + number, hour, lambda key: True)
     grew = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
