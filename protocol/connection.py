@@ -270,6 +270,7 @@ class Connection:
         if message.cluster != self._me.cluster:
             raise RemoteProtocolError(f"cluster {message.cluster[:64]!r}: this node is in {self._me.cluster!r}")
         self._peer = message
+        self._reader.settle()
         self._may_cut = bool(self._me.abilities & message.abilities & CUT)
         if self._me.abilities & message.abilities & ZSTD:
             self._meter = PaceMeter()

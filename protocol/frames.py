@@ -37,14 +37,15 @@ BODY_BYTES_MAX = HEAD_BYTES_MAX + CHUNK_BYTES
 _JOINED_BYTES_MAX = 8 * 1024
 # What is received is copied from here while it is still in the core's own cache.
 _READ_BYTES = 64 * 1024
-# Most connections never need more, of a large frame the rest is received elsewhere; where many small frames come at
-# once, they are read together.
-_READER_BYTES = 8 * 1024
 # A frame of which less is missing is waited for.
 _SPLIT_BYTES_MIN = 8 * 1024
 
 HEADER = struct.Struct("<IBBHII")
 HEADER_BYTES = HEADER.size
+# What is received into. Most connections never need more than the first, since the rest of a large frame is received
+# elsewhere; where many small frames come at once, they are read together. Who has just connected may say anything: with
+# more room all of it is read, and the connection does not break before the other side has heard what was wrong.
+_READER_BYTES = (1024, 8 * 1024, HEADER_BYTES + BODY_BYTES_MAX)
 
 Buffer = bytes | bytearray | memoryview
 
@@ -78,7 +79,7 @@ class FrameReader:
 
     def __init__(self, blob_bytes_max: int) -> None:
         self._blob_bytes_max = blob_bytes_max
-        self._view = uninitialized(_READER_BYTES)
+        self._view = uninitialized(_READER_BYTES[1])
         self._start = 0  # of what no frame has been made of yet
         self._end = 0
         self._is_too_small = False
@@ -95,10 +96,15 @@ class FrameReader:
             self._view[:rest] = self._view[self._start : self._end]
             self._start, self._end = 0, rest
         if self._end == len(self._view) or self._is_too_small:  # it may be part of a frame that is received whole
-            view = uninitialized(HEADER_BYTES + BODY_BYTES_MAX)
+            view = uninitialized(next(size for size in _READER_BYTES if size > len(self._view)))
             view[: self._end] = self._view[: self._end]
             self._view, self._is_too_small = view, False
         return self._view[self._end : _READ_BYTES if self._end < _READ_BYTES else None]
+
+    def settle(self) -> None:
+        """From now on frames are expected that are small, or received elsewhere."""
+        if self._start == self._end:
+            self._view = uninitialized(_READER_BYTES[0])
 
     @property
     def is_between_frames(self) -> bool:
@@ -133,7 +139,7 @@ class FrameReader:
             frames.append(Frame(kind, stream, view[head_at:piece_at], blob_bytes, piece))
             at = next_at
         self._start = at
-        if end == len(view) == _READER_BYTES and len(frames) > 1:
+        if end == len(view) < _READER_BYTES[-1] and len(frames) > 1:
             self._is_too_small = True
         return frames
 
@@ -152,7 +158,7 @@ class FrameReader:
         if piece_at > end or missing < _SPLIT_BYTES_MIN or coding == CODED:
             return None
         self._start, self.split_stream, self.missing = end, stream, missing
-        if len(view) == _READER_BYTES and HEADER_BYTES + body_bytes <= _READ_BYTES:
+        if len(view) < _READER_BYTES[-1] and HEADER_BYTES + body_bytes <= _READ_BYTES:
             self._is_too_small = True
         return Frame(kind, stream, view[head_at:piece_at], blob_bytes, view[piece_at:end], missing)
 

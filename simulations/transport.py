@@ -37,7 +37,7 @@ class InMemoryTransport(asyncio.Transport):
         self._high = 64 * 1024
         self._is_paused = False
         self._is_reading = True
-        self._unread: deque[Any] = deque()
+        self._unread: list[Any] = []  # seldom anything
         self._is_closing = False
         self._is_over = False
         host.transports[self.number] = self
@@ -79,7 +79,7 @@ class InMemoryTransport(asyncio.Transport):
         """Give it what came meanwhile, and what comes."""
         self._is_reading = True
         while self._unread and self._is_reading:
-            self._give(self._unread.popleft())
+            self._give(self._unread.pop(0))
 
     def close(self) -> None:
         """End the connection after what was written."""
