@@ -18,7 +18,9 @@ _M_MMAP_THRESHOLD = -3  # malloc.h
 _MADV_COLLAPSE = 25  # asm-generic/mman-common.h, Linux 6.1 and later
 _HUGE_BYTES = 2 * 1024 * 1024
 _GARBAGE_AFTER = 50_000  # objects; Python's own 700 are a few requests
-_FULL_LOOK_EVERY_AT_START, _FULL_LOOK_EVERY = 1000, 10  # looks at what is young; nodes that start make no garbage
+# Looks at what is young for each look at all. Nodes that start make no garbage; later each connection that is closed
+# leaves some, and by Python's own 10 five million objects would wait to be found.
+_FULL_LOOK_EVERY_AT_START, _FULL_LOOK_EVERY = 1000, 2
 _REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ 00:00 0 +(?:\[heap\])?$")
 
 
