@@ -12,7 +12,7 @@ from .shortcuts import Shortcuts, Slim
 from .vit import SWIGLU, VitShape
 
 # Tokens merged away over the whole depth, as shares of all. In a ViT-S/16 these are r = 4, 8, 11 and 13.
-MERGED_SHARES = (0.25, 0.5, 0.7, 0.8)
+MERGED_SHARES = (0.25, 0.5, 0.65, 0.8)
 SIDE_SHARES = (0.75, 0.5)
 HEAD_SHARES = (2 / 3,)
 CHANNEL_SHARES = (0.75, 0.5)

@@ -56,6 +56,11 @@ class Line(msgspec.Struct, frozen=True):
     plain_top1: float | None
     """Of the plain model on those that it was asked on."""
 
+    @property
+    def is_alone(self) -> bool:
+        """A runtime alone, which leaves nothing out, of a model that nothing was done to."""
+        return self.options.is_whole and self.row.name == str(self.options)
+
 
 class Lines:
     """A directory of lines."""
@@ -73,7 +78,7 @@ class Lines:
     @property
     def plain(self) -> Line:
         """What everything is compared with."""
-        return next(line for line in self.all if line.options == Options() and line.row.name == str(Options()))
+        return next(line for line in self.all if line.options == Options() and line.is_alone)
 
     @property
     def encoder(self) -> str:
@@ -101,7 +106,7 @@ class Lines:
 
     def time(self, pixels: Array, strongest: Line | None, say: Say) -> None:
         """How fast is each that is not timed yet? Until a strongest is known, only those that leave nothing out."""
-        waiting = [line for line in self.all if not line.row.ms and (strongest or line.options.is_whole)]
+        waiting = [line for line in self.all if not line.row.ms and (strongest or line.is_alone)]
         beside = {"plain": self.plain} | ({"strongest": strongest} if strongest else {})
         for start in range(0, len(waiting), GROUP):
             group = {f"{line.number}": line for line in waiting[start : start + GROUP]} | beside
