@@ -30,8 +30,8 @@ REQUEST_TIMEOUT_S = 300
 # The library's own second tries, at most so long together. What fails after them is the callers' to try again.
 RETRIES_MAX = 2
 RETRY_TIMEOUT_S = 10
-# Calls under way at a time. Each takes a thread where the store is a directory: bursts of removals and reads on a busy
-# machine left a node with a hundred of them, 40 KB each. Elsewhere it takes a connection.
+# Calls under way at a time. Each takes a thread or a few of the library's where the store is a directory, 10 to 40 KB
+# each that stay; elsewhere a connection.
 DIRECTORY_CALLS_MAX, CALLS_MAX = 16, 64
 # What is handed on while a download is under way; less is lost where it breaks.
 CHUNK_BYTES = 64 * 1024
