@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .moves import takers
 
 if TYPE_CHECKING:
+    from ..protocol.payload import Payload
     from .neighbourhood import Neighbourhood
     from .owed import Owed
     from .ring import NodeId, Ring
@@ -141,17 +142,27 @@ class Moving:
         near = self._neighbourhood
         try:
             for node, key in self._owed.take():
-                payload = await self._store.read(key)
-                if payload is None or node not in self._ring().holders(key):
+                holders = self._ring().holders(key)
+                if node not in holders:
                     self._owed.settled(node, key)
                 elif near.may_ask(node):
                     is_there = key in await near.has(node, [key], ASK_TIMEOUT_S)
-                    if is_there or await near.put(node, payload, 0.0, PUT_TIMEOUT_S):
+                    payload = None if is_there else await self._kept(key, [it for it in holders if it != node])
+                    if payload is None or await near.put(node, payload, 0.0, PUT_TIMEOUT_S):
                         self._owed.settled(node, key)
-                    if not is_there:
+                    if payload is not None:
                         await asyncio.sleep(payload.nbytes / BYTES_PER_S)
         finally:
             self._task = None
+
+    async def _kept(self, key: bytes, holders: Sequence[NodeId]) -> Payload | None:
+        """From here, or from one of its `holders`: another put may have had the copy that was here forgotten."""
+        payload = await self._store.read(key)
+        for node in holders:
+            if payload is None and node != self._me and self._neighbourhood.may_ask(node):
+                reply = await self._neighbourhood.get(node, key, ASK_TIMEOUT_S)
+                payload = reply.payload if reply is not None else None
+        return payload
 
     async def _bring(self, keys: list[bytes], before: Ring, after: Ring) -> bool:
         """Whether everybody could be asked."""

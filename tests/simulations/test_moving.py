@@ -158,6 +158,28 @@ def test_who_was_away_too_shortly_for_keys_to_move_is_brought_what_was_put_meanw
     run(day())
 
 
+def test_a_copy_that_is_owed_is_brought_although_who_owes_it_has_forgotten_its_own() -> None:
+    """As when the same was put in both halves of a split, and each half's put reaches the other after its end."""
+
+    async def story() -> None:
+        async with _cluster(5, 2) as cluster:
+            await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
+            made = MADE[0]
+            owner, replica = cluster.nodes[0].ring().holders(made.key.packed)
+            others = [node for node in cluster.nodes if node.id not in (owner, replica)]
+            nodes = {node.id: node for node in cluster.nodes}
+            cluster.network.freeze(nodes[replica].name)
+            await others[0].lookup.put(made)
+            for node in others:
+                node.lookup.forget_here([made.key.packed])
+            cluster.network.thaw(nodes[replica].name)
+            await cluster.until(lambda: made.key.packed in nodes[replica].store, 60.0)
+            assert made.key.packed in nodes[owner].store
+            await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
+
+    run(story())
+
+
 def test_it_is_no_faster_than_it_may_be_and_the_most_valuable_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "BYTES_PER_S", 1000)
 
