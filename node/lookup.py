@@ -237,7 +237,7 @@ class Lookup:
         self._stats.encodes += 1
         payload = self._pack(array, key, min_fidelity=max(min_fidelity, payloads.FIDELITY_USUAL)).knowing(knows)
         self._keep(payload, question.started, is_new=True, cost_s=took_s, facts=question.facts)
-        question.encoded.set()
+        question.made()
         if question.reach is not Reach.LOCAL:
             await self._copies.leave_soon(payload, question.started, self._costs.copy_wait_s(ahead))
         return Found(payload, Source.ENCODER, self._name)

@@ -146,23 +146,30 @@ class Moving:
                 if node not in holders:
                     self._owed.settled(node, key)
                 elif near.may_ask(node):
-                    is_there = key in await near.has(node, [key], ASK_TIMEOUT_S)
-                    payload = None if is_there else await self._kept(key, [it for it in holders if it != node])
-                    if payload is None or await near.put(node, payload, 0.0, PUT_TIMEOUT_S):
+                    if key in await near.has(node, [key], ASK_TIMEOUT_S):
                         self._owed.settled(node, key)
+                        continue
+                    payload, is_known = await self._kept(key, [it for it in holders if it != node])
                     if payload is not None:
+                        is_known = await near.put(node, payload, 0.0, PUT_TIMEOUT_S)
                         await asyncio.sleep(payload.nbytes / BYTES_PER_S)
+                    if is_known:
+                        self._owed.settled(node, key)
         finally:
             self._task = None
 
-    async def _kept(self, key: bytes, holders: Sequence[NodeId]) -> Payload | None:
-        """From here, or from one of its `holders`: another put may have had the copy that was here forgotten."""
+    async def _kept(self, key: bytes, holders: Sequence[NodeId]) -> tuple[Payload | None, bool]:
+        """`key` from here, or from one of its `holders`: another put may have had the copy that was here forgotten.
+
+        Whether that is known, too: who does not answer may have it.
+        """
+        near, is_known = self._neighbourhood, True
         payload = await self._store.read(key)
         for node in holders:
-            if payload is None and node != self._me and self._neighbourhood.may_ask(node):
-                reply = await self._neighbourhood.get(node, key, ASK_TIMEOUT_S)
-                payload = reply.payload if reply is not None else None
-        return payload
+            if payload is None and node != self._me:
+                reply = await near.get(node, key, ASK_TIMEOUT_S) if near.may_ask(node) else None
+                payload, is_known = (None, False) if reply is None else (reply.payload, is_known)
+        return payload, is_known
 
     async def _bring(self, keys: list[bytes], before: Ring, after: Ring) -> bool:
         """Whether everybody could be asked."""

@@ -41,6 +41,16 @@ CLOUD_TIMEOUT_S = 5.0
 FIRST_ENCODE_S = ENCODE_UNKNOWN_S / 2
 
 
+def _signal() -> asyncio.Future[None]:
+    """Something that happens once; unlike an Event it needs no task to be waited for beside others."""
+    return asyncio.get_running_loop().create_future()
+
+
+def _give(signal: asyncio.Future[None]) -> None:
+    if not signal.done():
+        signal.set_result(None)
+
+
 @dataclass(slots=True, eq=False)
 class Question:
     """One request, on its way from holder to holder."""
@@ -55,19 +65,22 @@ class Question:
     can_encode: bool = False
     hold_until: float = 0.0
     """Until when an encode is held back."""
-    begun: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    begun: asyncio.Future[None] = field(default_factory=_signal)
     """Done where there is no point in holding it back any longer."""
     facts: Facts = NO_FACTS
     """What the eviction policy may know of what comes for it."""
-    encoded: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when this node has made the features: what now comes from elsewhere are these."""
+    encoded: asyncio.Future[None] = field(default_factory=_signal)
+    """Done when this node has made the features: what now comes from elsewhere are these."""
     granted_by: NodeId | None = None
     """The owner that has told this node to encode."""
 
     def begin(self) -> None:
         """Do not hold an encode back any longer."""
-        if not self.begun.done():
-            self.begun.set_result(None)
+        _give(self.begun)
+
+    def made(self) -> None:
+        """This node has encoded the image."""
+        _give(self.encoded)
 
 
 class _OwnTurn(Exception):
@@ -288,13 +301,12 @@ class Search:
                 return found
             left_s = self._useless_at(question) - self._now()
         waiting = asyncio.ensure_future(self._desk.wait_at(owner, packed, max(0.0, left_s), lambda: None))
-        encoded = asyncio.ensure_future(question.encoded.wait())
+        waited: set[asyncio.Future[Any]] = {waiting, question.encoded}
         try:
-            await asyncio.wait({waiting, encoded}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             payload = waiting.result() if waiting.done() else None
         finally:
             waiting.cancel()
-            encoded.cancel()
         if (found := self._from_peer(question, owner, payload)) is None:
             raise _OwnTurn
         return found

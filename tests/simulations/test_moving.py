@@ -158,23 +158,29 @@ def test_who_was_away_too_shortly_for_keys_to_move_is_brought_what_was_put_meanw
     run(day())
 
 
-def test_a_copy_that_is_owed_is_brought_although_who_owes_it_has_forgotten_its_own() -> None:
+@pytest.mark.parametrize("is_owner_silent", [False, True])
+def test_a_copy_that_is_owed_is_brought_although_who_owes_it_has_forgotten_its_own(is_owner_silent: bool) -> None:
     """As when the same was put in both halves of a split, and each half's put reaches the other after its end."""
 
     async def story() -> None:
         async with _cluster(5, 2) as cluster:
             await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
             made = MADE[0]
-            owner, replica = cluster.nodes[0].ring().holders(made.key.packed)
-            others = [node for node in cluster.nodes if node.id not in (owner, replica)]
             nodes = {node.id: node for node in cluster.nodes}
-            cluster.network.freeze(nodes[replica].name)
+            owner, replica = (nodes[holder] for holder in cluster.nodes[0].ring().holders(made.key.packed))
+            others = [node for node in cluster.nodes if node not in (owner, replica)]
+            cluster.network.freeze(replica.name)
             await others[0].lookup.put(made)
             for node in others:
                 node.lookup.forget_here([made.key.packed])
-            cluster.network.thaw(nodes[replica].name)
-            await cluster.until(lambda: made.key.packed in nodes[replica].store, 60.0)
-            assert made.key.packed in nodes[owner].store
+            cluster.network.thaw(replica.name)
+            if is_owner_silent:  # as long as it takes to try once: who does not answer may have it
+                cluster.network.slow_down(owner.name, 2 * limits.ASK_TIMEOUT_S)
+                await asyncio.sleep(2 * limits.OWED_EVERY_S)
+                assert made.key.packed not in replica.store
+                cluster.network.slow_down(owner.name, 0.0)
+            await cluster.until(lambda: made.key.packed in replica.store, 60.0)
+            assert made.key.packed in owner.store
             await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
 
     run(story())
