@@ -8,8 +8,10 @@ all images of the first pass, whichever way they went.
 
 from __future__ import annotations
 
+import fcntl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,7 +89,12 @@ class Lines:
 
     def ask(self, work: Bench, cases: Mapping[int, Case], cosine_min: float) -> None:
         """How true is each, by its place in the table? Those that are kept are as they were."""
+        with self.alone_with("fidelity"):
+            self._ask(work, cases, cosine_min)
+
+    def _ask(self, work: Bench, cases: Mapping[int, Case], cosine_min: float) -> None:
         (self._directory / "encoder").write_text(str(work.encoder.identity))
+        self.kept = self._read()
         for place, case in cases.items():
             if (case.technique, case.name) in self.kept:
                 continue
@@ -106,6 +113,10 @@ class Lines:
 
     def time(self, pixels: Array, strongest: Line | None, say: Say) -> None:
         """How fast is each that is not timed yet? Until a strongest is known, only those that leave nothing out."""
+        with self.alone_with("timing"):
+            self._time(pixels, strongest, say)
+
+    def _time(self, pixels: Array, strongest: Line | None, say: Say) -> None:
         waiting = [line for line in self.all if not line.row.ms and (strongest or line.is_alone)]
         beside = {"plain": self.plain} | ({"strongest": strongest} if strongest else {})
         for start in range(0, len(waiting), GROUP):
@@ -124,6 +135,18 @@ class Lines:
                     row = replace(row, over_strongest=taken["strongest"] / taken[name])
                 say(f"{row.ms:8.1f} ms, × {row.speedup:.2f} and {row.over_strongest:.2f}: {row.name}")
                 self._keep(msgspec.structs.replace(line, row=row))
+
+    @contextmanager
+    def alone_with(self, part: str) -> Iterator[None]:
+        """One process for each part: two would give their lines the same numbers, or take each other's time."""
+        with (self._directory / f"{part}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+            except BlockingIOError:
+                raise InvalidValue(
+                    f"{self._directory}: another process is at {part} there; wait for it or take another --keep"
+                ) from None
+            yield
 
     def _asked(self, work: Bench, case: Case, cosine_min: float, place: int) -> Line:
         number = 1 + max((line.number for line in self.kept.values()), default=0)
@@ -167,9 +190,13 @@ class Lines:
         return {(line.technique, line.row.name): line for line in kept}
 
     def _keep(self, line: Line) -> None:
-        self.kept = self._read()  # one run may ask while another times
-        self.kept[line.technique, line.row.name] = line
-        self._file.write_bytes(msgspec.json.encode(list(self.kept.values())))
+        with (self._directory / "lines.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.kept = self._read()  # one run may ask while another times
+            self.kept[line.technique, line.row.name] = line
+            written = self._file.with_suffix(".part")
+            written.write_bytes(msgspec.json.encode(list(self.kept.values())))
+            written.replace(self._file)
 
 
 def ways(options: Options) -> list[Options]:

@@ -26,6 +26,7 @@ from edgecache.encoder.bench_command import Bench, processor_name
 from edgecache.encoder.export_command import torch_encoder
 from edgecache.encoder.image_set import ImageSet
 from edgecache.encoder.options import Options
+from edgecache.protocol.errors import InvalidValue
 
 from .encoder_cases import alone, on
 from .encoder_lines import Line, Lines
@@ -59,6 +60,14 @@ def main() -> None:
         help="lines with one of these words, those of the first word first",
     )
     options = parser.parse_args()
+    try:
+        measure_and_write(options)
+    except InvalidValue as error:
+        sys.exit(str(error))
+
+
+def measure_and_write(options: argparse.Namespace) -> None:
+    """The parts that are asked for."""
     torch.set_num_threads(1)  # processor time of two threads that wait for each other says nothing
     parts = options.part or ["fidelity", "timing", "write"]
     say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
