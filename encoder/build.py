@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..protocol.errors import InvalidValue
 from .bridge import BridgeFit, fit_bridge
-from .depth.exits import Asked, Stage, Worth, stages_of, thresholds_for
+from .depth.exits import Asked, FirstLook, LastStage, Leaving, Stage, Worth, stages_of, thresholds_for
 from .export import check, exported
 from .options import Options, Precision
 from .quantization import dynamic_int8, static_int8
@@ -20,7 +20,7 @@ from .runtimes import Array, Graph, Runtime, open_graph
 from .runtimes.torch_graph import TorchGraph
 from .shortcuts import Shortcuts, Slim
 from .tokens.detail import detail_bits
-from .towers import MAIN, SMALL, STAGE, Tower, tower_of
+from .towers import LEAVE, MAIN, SMALL, STAGE, Tower, left, tower_of
 from .vit import VisionTransformer
 from .weights.slim import slim
 
@@ -157,15 +157,15 @@ def _routed(
 
 def _first_look(
     model: VisionTransformer, options: Options, shortcuts: Shortcuts, pixels: Tensor, wanted: Tensor, asked: Asked
-) -> tuple[Options, Stage]:
+) -> tuple[Options, FirstLook]:
     """What sees everybody small, and how sure one must be to need no more."""
     reduced = ReducedVit(model, shortcuts).eval()
-    stage = Stage(reduced, reduced.run, nn.Identity(), is_first=True, is_last=False)
+    stage = Stage(reduced, reduced.run, is_first=True)
     (sureness, worth), _ = _tried(stage, (pixels,), wanted, shortcuts.is_bridged)
     if not options.small_sureness:
         (threshold,) = thresholds_for([sureness], [worth], asked)
         options = replace(options, small_sureness=threshold)
-    return options, stage
+    return options, FirstLook(stage)
 
 
 def _with_exits(
@@ -185,11 +185,14 @@ def _with_exits(
         sureness.append(sure)
         worths.append(worth)
     if options.shortcuts.is_bridged and not is_whole:
-        made, _ = _through_stage(stages[-1], state)
+        made, *_ = _through_stage(stages[-1], state)
         stages[-1].bridge = fit_bridge(made, wanted)
     if not options.exit_sureness:
         options = replace(options, exit_sureness=tuple(thresholds_for(sureness, worths, asked)))
-    return options, {f"{STAGE}{index}": stage for index, stage in enumerate(stages)}
+    modules: dict[str, nn.Module] = {}
+    for index, stage in enumerate(stages[:-1]):
+        modules |= {f"{STAGE}{index}": stage, f"{LEAVE}{index}": Leaving(stage)}
+    return options, modules | {f"{STAGE}{len(stages) - 1}": LastStage(stages[-1])}
 
 
 def _tried(
@@ -199,20 +202,20 @@ def _tried(
 
     Sure and worth are over a bridge that was fitted on other images.
     """
-    made, (sureness, *after) = _through_stage(stage, state)
+    made, unchanged, after = _through_stage(stage, state)
     if is_bridged:
         fit = BridgeFit(made, wanted)
         stage.bridge, made = fit.bridge(), fit.held_out()
-        with torch.inference_mode():
-            sureness = stage.sureness(made, sureness)
-    return (sureness.numpy(), Worth.of(stage.reduced.model, made, wanted)), tuple(after)
+    with torch.inference_mode():
+        sureness = stage.sureness_of(made, unchanged)
+    return (sureness.numpy(), Worth.of(stage.reduced.model, made, wanted)), after
 
 
 @torch.inference_mode()
-def _through_stage(stage: Stage, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    chunks = [stage(*chunk) for chunk in zip(*(torch.split(tensor, _CHUNK) for tensor in state), strict=True)]
-    made, *rest = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-    return made, tuple(rest)
+def _through_stage(stage: Stage, state: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    chunks = [stage.run(*chunk) for chunk in zip(*(torch.split(tensor, _CHUNK) for tensor in state), strict=True)]
+    made, unchanged, states = zip(*chunks, strict=True)
+    return torch.cat(made), torch.cat(unchanged), tuple(map(torch.cat, zip(*states, strict=True)))
 
 
 @torch.inference_mode()
@@ -229,9 +232,9 @@ def _files(options: Options, modules: Mapping[str, nn.Module], examples: Array, 
         calibration[name].append(inputs)
     for name, module in modules.items():
         inputs = calibration[name][0]
-        outputs = ["features"]
-        if isinstance(module, Stage) and not module.is_last:
-            outputs += ["sureness", "tokens", "sizes", "where"][: len(TorchGraph(module).run(*inputs)) - 1]
+        outputs = ["features", "sureness"] if isinstance(module, FirstLook) else ["features"]
+        if isinstance(module, Stage):
+            outputs = ["sureness", "tokens", "sizes", "where"][: len(TorchGraph(module).run(*inputs))]
         file = exported(module, [torch.from_numpy(array) for array in inputs], outputs)
         if options.precision is Precision.INT8:
             file = dynamic_int8(file)
@@ -246,10 +249,14 @@ def _inputs(modules: Mapping[str, nn.Module], batches: Sequence[Array]) -> Itera
     for pixels in batches:
         state: tuple[Array, ...] = (pixels,)
         for name, module in modules.items():
-            is_staged = isinstance(module, Stage) and name != SMALL
-            yield name, state if is_staged else (pixels,)
-            if is_staged and not module.is_last:
-                state = tuple(TorchGraph(module).run(*state)[2:])
+            if isinstance(module, Leaving):
+                yield name, left(state)
+            elif isinstance(module, Stage | LastStage):
+                yield name, state
+            else:
+                yield name, (pixels,)
+            if isinstance(module, Stage):
+                state = tuple(TorchGraph(module).run(*state)[1:])
 
 
 def _batches(images: Array, batch: int) -> list[Array]:

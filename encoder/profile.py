@@ -22,7 +22,7 @@ from .preprocessing import Preprocessing
 from .spec import Description
 
 FORMAT = 1
-GRAPHS_MAX = 16
+GRAPHS_MAX = 64
 PROFILE_BYTES_MAX = 1 << 20
 
 

@@ -131,16 +131,12 @@ class Tokens:
         unmoved = self.all + torch.arange(sum(tokens.shape[1] for tokens in self.aside)).expand(len(moved), -1)
         padding = torch.zeros(len(moved), self.all - moved.shape[1], dtype=torch.int64)
         self.where = torch.cat([moved, padding, unmoved], dim=1).gather(1, self.where)
-        self.aside.append(_taken(self.tokens, kept.aside))
-        self.tokens, self.sizes = _taken(self.tokens, kept.on), self.sizes.gather(1, kept.on)
+        self.aside.append(merging.rows(self.tokens, kept.aside))
+        self.tokens, self.sizes = merging.rows(self.tokens, kept.on), self.sizes.gather(1, kept.on)
 
     def on_the_grid(self) -> Tensor:
         """The full grid's tokens, (batch, all, dim)."""
         if not self.aside:
-            return self.tokens if self.tokens.shape[1] == self.all else _taken(self.tokens, self.where)
+            return self.tokens if self.tokens.shape[1] == self.all else merging.rows(self.tokens, self.where)
         padding = self.tokens.new_zeros(len(self.tokens), self.all - self.tokens.shape[1], self.tokens.shape[2])
-        return _taken(torch.cat([self.tokens, padding, *self.aside], dim=1), self.where)
-
-
-def _taken(tokens: Tensor, places: Tensor) -> Tensor:
-    return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[-1]))
+        return merging.rows(torch.cat([self.tokens, padding, *self.aside], dim=1), self.where)

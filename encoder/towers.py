@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .options import Options
 from .runtimes import Array, Graph
@@ -13,7 +14,7 @@ from .tokens.detail import detail_bits
 Tower = Callable[[Array], Array]
 """Pixels (batch, 3, side, side) to features (batch, tokens, dim)."""
 
-MAIN, SMALL, STAGE = "main", "small", "stage"
+MAIN, SMALL, STAGE, LEAVE = "main", "small", "stage", "leave"
 
 
 def tower_of(options: Options, graphs: Mapping[str, Graph]) -> Tower:
@@ -21,7 +22,8 @@ def tower_of(options: Options, graphs: Mapping[str, Graph]) -> Tower:
     main: Tower
     if options.exits:
         stages = [graphs[f"{STAGE}{index}"] for index in range(len(options.exits) + 1)]
-        main = Exiting(stages, options.exit_sureness)
+        leaves = [graphs[f"{LEAVE}{index}"] for index in range(len(options.exits))]
+        main = Exiting(stages, leaves, options.exit_sureness)
     else:
         main = Single(graphs[MAIN])
     if options.is_cascade:
@@ -83,31 +85,39 @@ class Cascade:
 class Exiting:
     """A tower of stages. A batch shrinks on its way: who is sure leaves, the others go on together."""
 
-    def __init__(self, stages: Sequence[Graph], thresholds: Sequence[float]) -> None:
-        assert len(stages) == len(thresholds) + 1
-        self._stages, self._thresholds = stages, thresholds
+    def __init__(self, stages: Sequence[Graph], leaves: Sequence[Graph], thresholds: Sequence[float]) -> None:
+        assert len(stages) - 1 == len(leaves) == len(thresholds)
+        self._stages, self._leaves, self._thresholds = stages, leaves, thresholds
         self.left_at = [0] * len(stages)
         """How many images left after each stage."""
 
     def __call__(self, pixels: Array) -> Array:
         """Features (batch, tokens, dim) of pixels (batch, 3, side, side)."""
         waiting = np.arange(len(pixels))
-        state: list[Array] = [pixels]
-        features: Array | None = None
-        for index, stage in enumerate(self._stages):
-            made, *rest = stage.run(*state)
-            if features is None:
-                features = np.empty((len(pixels), *made.shape[1:]), np.float32)
-            if not rest:
-                features[waiting] = made
-                self.left_at[index] += len(waiting)
-                break
-            is_sure = rest[0] >= self._thresholds[index]
-            features[waiting[is_sure]] = made[is_sure]
+        state: tuple[Array, ...] = (pixels,)
+        made: list[tuple[NDArray[np.int64], Array]] = []  # who left with what
+        for index, (stage, leave, threshold) in enumerate(
+            zip(self._stages, self._leaves, self._thresholds, strict=False)  # the last stage is nobody's choice
+        ):
+            sureness, *after = stage.run(*state)
+            is_sure = sureness >= threshold
             self.left_at[index] += int(is_sure.sum())
-            waiting = waiting[~is_sure]
+            if is_sure.any():
+                made.append((waiting[is_sure], leave.run(*left([array[is_sure] for array in after]))[0]))
+            waiting, state = waiting[~is_sure], tuple(array[~is_sure] for array in after)
             if not len(waiting):
                 break
-            state = [array[~is_sure] for array in rest[1:]]
-        assert features is not None
+        else:
+            self.left_at[-1] += len(waiting)
+            made.append((waiting, self._stages[-1].run(*state)[0]))
+        if len(made) == 1:
+            return made[0][1]
+        features = np.empty((len(pixels), *made[0][1].shape[1:]), np.float32)
+        for who, what in made:
+            features[who] = what
         return features
+
+
+def left(state: Sequence[Array]) -> tuple[Array, ...]:
+    """What features are made of, of all that a stage leaves: tokens and, if some are merged, where all are."""
+    return tuple(state[::2])  # and not the sizes between them

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -56,62 +56,104 @@ def cosine_of(made: Tensor, wanted: Tensor) -> NDArray[np.float32]:
 
 
 class Stage(nn.Module):
-    """The blocks up to one exit. Takes pixels or what the stage before left; gives features, how sure, and the rest.
+    """The blocks up to one exit. Takes pixels or what the stage before left; gives how sure one is there, and the rest.
 
     The rest is what the next stage takes: tokens (batch, n, dim) and, where some are merged, their sizes (batch, n) and
-    for each of the full grid's its place among them (batch, tokens), all in float32. The last gives features alone.
+    for each of the full grid's its place among them (batch, tokens), all in float32. The features are `Leaving`'s, made
+    for those who leave and for nobody else: how sure one is follows from their mean alone, and a bridge is linear.
     """
 
-    def __init__(self, reduced: ReducedVit, blocks: Sequence[int], bridge: nn.Module, is_first: bool, is_last: bool):
+    def __init__(self, reduced: ReducedVit, blocks: Sequence[int], is_first: bool):
         super().__init__()
         assert not reduced.shortcuts.prune, "tokens set aside are not carried over"
-        self.reduced, self.bridge = reduced, bridge
+        self.reduced, self.bridge = reduced, cast("nn.Module", nn.Identity())
         self.blocks = list(blocks)
-        self.is_first, self.is_last = is_first, is_last
+        self.is_first = is_first
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        kept, before = self.run(*inputs)
-        features = self.bridge(self.reduced.finish(kept))
-        if self.is_last:
-            return (features,)
-        merged = (kept.sizes, kept.where.float()) if self.reduced.shortcuts.merge else ()
-        unchanged = F.cosine_similarity(kept.on_the_grid(), before, dim=-1).mean(dim=1)
-        return (features, self.sureness(features, unchanged), kept.tokens, *merged)
+        features, unchanged, state = self.run(*inputs)
+        return (self.sureness(features, unchanged), *state)
 
-    def run(self, *inputs: Tensor) -> tuple[Tokens, Tensor]:
-        """The tokens after these blocks, and those of the full grid before the last of them."""
-        if self.is_first:
-            kept = self.reduced.start(inputs[0])
-        elif self.reduced.shortcuts.merge:
-            kept = Tokens(inputs[0], inputs[1], inputs[2].long())
-        else:
-            kept = Tokens.all_of(inputs[0])
+    def run(self, *inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Features before the bridge, how little the last block changed (batch,), and what the next stage takes."""
+        kept = self.start(*inputs)
         before = kept.on_the_grid()
         for index in self.blocks:
             before = kept.on_the_grid()
             self.reduced.block(kept, index)
-        return kept, before
+        unchanged = F.cosine_similarity(kept.on_the_grid(), before, dim=-1).mean(dim=1)
+        merged = (kept.sizes, kept.where.float()) if self.reduced.shortcuts.merge else ()
+        return self.reduced.finish(kept), unchanged, (kept.tokens, *merged)
+
+    def start(self, *inputs: Tensor) -> Tokens:
+        """What the first of these blocks takes."""
+        if self.is_first:
+            return self.reduced.start(inputs[0])
+        if self.reduced.shortcuts.merge:
+            return Tokens(inputs[0], inputs[1], inputs[2].long())
+        return Tokens.all_of(inputs[0])
 
     def sureness(self, features: Tensor, unchanged: Tensor) -> Tensor:
-        """Of features (batch, tokens, dim): by the head, or where there is none as `unchanged` (batch,) says."""
+        """Of features (batch, tokens, dim) before the bridge: by the head, or where there is none as `unchanged` says.
+
+        What a bridge makes of the mean is the mean of what it makes.
+        """
+        return self.sureness_of(self.bridge(features.mean(dim=1, keepdim=True)), unchanged)
+
+    def sureness_of(self, bridged: Tensor, unchanged: Tensor) -> Tensor:
+        """Of features behind the bridge, or of their mean alone."""
         if not isinstance(self.reduced.model.head, nn.Linear):
             return unchanged
-        likeliest = self.reduced.model.classify(features).softmax(dim=-1).topk(2, dim=-1).values
+        likeliest = self.reduced.model.classify(bridged).softmax(dim=-1).topk(2, dim=-1).values
         return likeliest[:, 0] - likeliest[:, 1]
 
 
+class LastStage(nn.Module):
+    """The blocks after the last exit; gives features."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        kept = self.stage.start(*inputs)
+        for index in self.stage.blocks:
+            self.stage.reduced.block(kept, index)
+        features: Tensor = self.stage.bridge(self.stage.reduced.finish(kept))
+        return features
+
+
+class Leaving(nn.Module):
+    """The features of those who leave after a stage, of its tokens and, where some are merged, of where all are."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, tokens: Tensor, where: Tensor | None = None) -> Tensor:
+        kept = Tokens.all_of(tokens) if where is None else Tokens(tokens, tokens[..., 0], where.long())
+        features: Tensor = self.stage.bridge(self.stage.reduced.finish(kept))
+        return features
+
+
+class FirstLook(nn.Module):
+    """A whole tower that says how sure one is of the features that it makes, for who may need a second look."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        made, unchanged, _ = self.stage.run(pixels)
+        features = self.stage.bridge(made)
+        return features, self.stage.sureness_of(features, unchanged)
+
+
 def stages_of(reduced: ReducedVit, exits: Sequence[int]) -> list[Stage]:
-    """The stages with an exit after each of `exits` (numbers of blocks, ascending), without bridges."""
+    """The stages up to each of `exits` (numbers of blocks, ascending) and to the end, without bridges."""
     cuts = [0, *exits, reduced.run[-1] + 1]
-    last = len(cuts) - 2
     return [
-        Stage(
-            reduced,
-            [index for index in reduced.run if start <= index < end],
-            nn.Identity(),
-            is_first=number == 0,
-            is_last=number == last,
-        )
+        Stage(reduced, [index for index in reduced.run if start <= index < end], is_first=number == 0)
         for number, (start, end) in enumerate(pairwise(cuts))
     ]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -27,7 +26,8 @@ class Matching(NamedTuple):
 
 def match(key: Tensor, count: int, protected: int = 0) -> Matching:
     """Pair tokens by their keys (batch, heads, tokens, dim). The first `protected` neither go nor are merged into."""
-    similar = F.normalize(key.mean(dim=1), dim=-1)  # (batch, tokens, dim)
+    similar = key.sum(dim=1)  # over heads, (batch, tokens, dim)
+    similar = similar / similar.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     a, b = similar[:, ::2], similar[:, 1::2]
     a_protected, b_protected = (protected + 1) // 2, protected // 2
     # One of A stays in any case: runtimes disagree on tensors of no size.
@@ -43,12 +43,22 @@ def match(key: Tensor, count: int, protected: int = 0) -> Matching:
 
 
 def merge(tokens: Tensor, sizes: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
-    """Tokens (batch, tokens, dim) and how many patches each stands for (batch, tokens), after merging."""
-    whole = torch.cat([tokens * sizes[..., None], sizes[..., None]], dim=-1)  # sums, with the size as one more channel
-    a, b = whole[:, ::2], whole[:, 1::2]
-    b = b.scatter_add(1, _rows(matching.into, b), a.gather(1, _rows(matching.go, a)))
-    sums = torch.cat([a.gather(1, _rows(matching.stay, a)), b], dim=1)
-    return sums[..., :-1] / sums[..., -1:], sums[..., -1]
+    """Tokens (batch, tokens, dim) and how many patches each stands for (batch, tokens), after merging.
+
+    Whole rows are moved, and only those that something is merged into are computed: with copies of all of them, and
+    values moved one by one, merging cost half of what it saved.
+    """
+    count, staying = int(tokens.shape[1]), int(matching.stay.shape[1])
+    odd = torch.arange(1, count, 2).expand(len(tokens), -1)
+    kept, gone = torch.cat([2 * matching.stay, odd], dim=1), 2 * matching.go
+    into = staying + matching.into
+    before, going = sizes.gather(1, kept), sizes.gather(1, gone)
+    after = before.scatter_add(1, into, going)
+    # Each a share of what it becomes: 1 for those that stay alone.
+    parts = rows(tokens, gone) * (going / after.gather(1, into))[..., None]
+    apart = rows(tokens, kept) * (before / after)[..., None]
+    # No index_put: its export forgets all but the last of those that go into the same.
+    return apart.scatter_add(1, into[..., None].expand_as(parts), parts), after
 
 
 def places(matching: Matching, count: int) -> Tensor:
@@ -65,5 +75,13 @@ def places(matching: Matching, count: int) -> Tensor:
     return torch.stack([even, odd], dim=2).flatten(1)
 
 
-def _rows(indices: Tensor, like: Tensor) -> Tensor:
-    return indices[..., None].expand(-1, -1, like.shape[-1])
+def rows(tokens: Tensor, places: Tensor) -> Tensor:
+    """Those of tokens (batch, tokens, dim) that are at `places` (batch, n)."""
+    return tokens.flatten(0, 1).index_select(0, _flat(tokens, places)).view(len(tokens), -1, tokens.shape[-1])
+
+
+def _flat(tokens: Tensor, places: Tensor) -> Tensor:
+    """Places in all images' tokens end to end, (batch × n)."""
+    if len(tokens) == 1:
+        return places[0]
+    return (places + int(tokens.shape[1]) * torch.arange(len(tokens))[:, None]).flatten()

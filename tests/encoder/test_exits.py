@@ -54,7 +54,7 @@ def test_a_batch_gives_each_what_it_gets_alone(tiny_model: VisionTransformer, pi
 def test_runtimes_leave_where_torch_leaves(runtime: Runtime, tiny_model: VisionTransformer, pictures: Array) -> None:
     reference = build(tiny_model, EXITS, pictures, asked=Asked(0.9))
     built = build(tiny_model, replace(reference.options, runtime=runtime), pictures)
-    assert set(built.files) == {"stage0", "stage1", "stage2"}
+    assert set(built.files) == {"stage0", "leave0", "stage1", "leave1", "stage2"}
     worst = max(float(np.abs(built.tower(p[None]) - reference.tower(p[None])).max()) for p in pictures[:8])
     assert worst < 1e-2
 

@@ -53,7 +53,7 @@ def test_what_is_written_is_read_again(exiting: Path) -> None:
     assert profile.options == EXITING
     assert profile.preprocessing == TINY_PREPROCESSING
     assert profile.measured == {"ms": 1.5}
-    assert set(profiles.graphs_of(profile, exiting)) == {"stage0", "stage1"}
+    assert set(profiles.graphs_of(profile, exiting)) == {"stage0", "leave0", "stage1"}
 
 
 async def test_a_nodes_worker_runs_it_under_an_identity_of_its_own(exiting: Path) -> None:
