@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Final
 
 from .errors import InvalidValue
 
@@ -79,18 +80,23 @@ class EncoderIdentity:
         return f"{self.name}@{self.version}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class FeatureKey:
     """The full name of a feature. `packed` is its 64 bytes: the image's digest, then the encoder identity's digest."""
 
-    digest: bytes
-    encoder: EncoderIdentity
-    packed: bytes = field(init=False, repr=False)
+    __slots__ = ("encoder", "packed")
+    packed: Final[bytes]
+    encoder: Final[EncoderIdentity]
 
-    def __post_init__(self) -> None:
-        if len(self.digest) != DIGEST_BYTES:
-            raise InvalidValue(f"digest of {len(self.digest)} bytes: expected {DIGEST_BYTES}")
-        object.__setattr__(self, "packed", self.digest + self.encoder.digest)
+    def __init__(self, digest: bytes, encoder: EncoderIdentity) -> None:
+        if len(digest) != DIGEST_BYTES:
+            raise InvalidValue(f"digest of {len(digest)} bytes: expected {DIGEST_BYTES}")
+        self.encoder = encoder
+        self.packed = digest + encoder.digest
+
+    @property
+    def digest(self) -> bytes:
+        """The image's."""
+        return self.packed[:DIGEST_BYTES]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FeatureKey) and self.packed == other.packed

@@ -31,6 +31,8 @@ from .errors import CorruptPayload, InvalidValue
 from .keys import DIGEST_BYTES, EncoderIdentity, FeatureKey
 from .quantization import check_finite, cosine, dequantize, quantize
 
+Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
+
 MAGIC = b"ECFP"
 FORMAT_VERSION = 1
 TOKENS_MAX = 65_536
@@ -83,7 +85,8 @@ class Compression(IntEnum):
 class Payload:
     """Checked bytes, and what their header says. Made by `encode` from an array or by `parse` from bytes."""
 
-    data: memoryview
+    held: Buffer
+    """What holds the bytes. A view takes as much memory as a small payload, so `data` is made when it is asked for."""
     key: FeatureKey
     codec: Codec
     compression: Compression
@@ -95,14 +98,20 @@ class Payload:
     knows: int = 0
 
     @property
+    def data(self) -> memoryview:
+        """The bytes, read-only."""
+        held = self.held
+        return (held.data if isinstance(held, np.ndarray) else memoryview(held)).toreadonly()
+
+    @property
     def nbytes(self) -> int:
         """Size of the payload, header and all."""
-        return len(self.data)
+        return len(self.held)
 
-    def at(self, data: memoryview) -> Payload:
-        """This payload where `data` has its bytes, which were copied there and are not changed any more."""
+    def at(self, held: Buffer) -> Payload:
+        """This payload where `held` has its bytes, which were copied there and are not changed any more."""
         return Payload(
-            data.toreadonly(), self.key, self.codec, self.compression, self.tokens, self.dim, self.fidelity,
+            held, self.key, self.codec, self.compression, self.tokens, self.dim, self.fidelity,
             self.checksum, self.body_at, self.knows,
         )  # fmt: skip
 
@@ -119,7 +128,7 @@ class Payload:
         struct.pack_into(form, data, at, *changed.values())
         checksum = xxhash.xxh3_64_intdigest(memoryview(data)[_CHECKED_FROM:])
         struct.pack_into("<Q", data, 8, checksum)
-        return replace(self, data=memoryview(data).toreadonly(), checksum=checksum, **changed)  # type: ignore[arg-type]
+        return replace(self, held=data, checksum=checksum, **changed)  # type: ignore[arg-type]
 
     def array(self) -> NDArray[np.float32]:
         """The features, float32 (tokens, dim), C order, read-only; of an uncompressed float32 payload a view of it."""
@@ -211,6 +220,7 @@ def parse(data: bytes | bytearray | memoryview, expected: bytes | None = None) -
         raise CorruptPayload(f"shape ({tokens}, {dim}): at most ({TOKENS_MAX}, {DIM_MAX}) and at least (1, 1)")
     try:
         codec, compression = Codec(codec_number), Compression(compression_number)
+        tokens, dim, body_at = _shape(tokens, dim, body_at)
         names = bytes(view[_HEADER.size : _HEADER.size + name_bytes + version_bytes])
         encoder = _identity(names[:name_bytes], names[name_bytes:], fingerprint)
     except ValueError as error:  # an InvalidValue too
@@ -331,6 +341,12 @@ def _float32_below(fidelity: float) -> float:
 
 def _aligned(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+@lru_cache(maxsize=256)
+def _shape(tokens: int, dim: int, body_at: int) -> tuple[int, int, int]:
+    """The same three numbers for all payloads of an encoder: each is 32 bytes, which every payload would have anew."""
+    return tokens, dim, body_at
 
 
 @lru_cache(maxsize=256)  # a cluster has a handful of encoders, and their identities are digests that take time to make

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import weakref
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -20,8 +19,6 @@ from ...protocol.frames import uninitialized
 from .extents import BLOCK_BYTES, PAGE_BYTES, Extents, rounded
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ...protocol.payload import Payload
 
 # Address space for each byte of capacity. With 2 as with 4, no allocation of the mixes in `extents.py` failed for want
@@ -29,9 +26,9 @@ if TYPE_CHECKING:
 SPACE_FACTOR = 4
 # Entries up to this size are moved together where memory is short: else each keeps a page from being given back.
 MOVED_BYTES_MAX = 16 * PAGE_BYTES
-# What a process has grown by for each of 22,000 entries of 1.2 KB that lie here, besides their pages: 1,626 with LRU,
-# 1,935 with adaptive LRU-K, 2,051 with predictive LRU-K (`python -m tests.bench.overhead`).
-ENTRY_BYTES = 1750
+# What a process has grown by for each of 25,000 entries of 1.3 KB that lie here, besides their pages: 1,183 with LRU,
+# 1,419 with adaptive LRU-K, 1,339 with predictive LRU-K (`python -m tests.bench.overhead`).
+ENTRY_BYTES = 1250
 # What is said to be on its way gets a slot only up to this size; the rest is copied when it is here and is good.
 ARRIVING_BYTES_MAX = 1024 * 1024
 
@@ -39,13 +36,16 @@ _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python names it from 3.1
 _NO_HUGE_PAGE = getattr(mmap, "MADV_NOHUGEPAGE", 15)
 
 
-class _Slot(weakref.ref["NDArray[np.uint8]"]):
-    """Does not keep a slot's owner alive, and knows where the slot is."""
+class _Slot(np.ndarray[tuple[int], np.dtype[np.uint8]]):
+    """The owner of a slot's bytes. When nobody looks at them any more it says so to the arena that it is of."""
 
-    __slots__ = ("id", "size", "start")
-    id: int
-    size: int
+    __slots__ = ("let_go", "start")
     start: int
+    let_go: deque[int]
+
+    def __del__(self) -> None:
+        if hasattr(self, "start"):  # else it is a part of one, or what all are parts of
+            self.let_go.append(self.start)
 
 
 class Arena:
@@ -65,11 +65,10 @@ class Arena:
         with contextlib.suppress(OSError):  # a kernel without huge pages
             # One of 2 MiB would keep all of it resident for one feature that is left in it.
             self._map.madvise(_NO_HUGE_PAGE)
-        self._bytes = np.frombuffer(self._map, np.uint8)
-        self._slots: dict[int, _Slot] = {}  # by the owner's id
+        self._bytes = np.frombuffer(self._map, np.uint8).view(_Slot)
         self._keys: dict[int, bytes] = {}  # of small payloads, by where they start
         self._sparse: list[int] = []
-        self._let_go: deque[weakref.ref[NDArray[np.uint8]]] = deque()
+        self._let_go: deque[int] = deque()  # where slots start
 
     @property
     def used_bytes(self) -> int:
@@ -88,19 +87,18 @@ class Arena:
 
     def place(self, payload: Payload, resident_max: int) -> Payload | None:
         """`payload` in a slot, copied if it lies in none yet; None if `resident_max` bytes do not do for that."""
-        if (slot := self._slot(payload.data)) is not None:
+        if (slot := self._slot(payload)) is not None:
             self.trim(resident_max)
             if self.resident_bytes > resident_max:
                 return None
-            self._note(slot.start, payload)
-            return payload
-        room = self.allocate(payload.nbytes, resident_max)
-        return self._copied(payload, room) if room is not None else None
+            return self._kept(payload, slot)
+        slot = self.allocate(payload.nbytes, resident_max)
+        return self._copied(payload, slot) if slot is not None else None
 
     def arriving(self, size: int, resident_max: int) -> memoryview:
         """Where `size` bytes may be received: a slot if there is room for it and they are not too many."""
         slot = self.allocate(size, resident_max) if size <= ARRIVING_BYTES_MAX else None
-        return slot if slot is not None else uninitialized(size)
+        return slot.data if slot is not None else uninitialized(size)
 
     def sparse(self) -> list[bytes]:
         """The keys of small payloads that keep most pages from being given back: those of one block."""
@@ -130,53 +128,45 @@ class Arena:
         self._collect()
         self._extents.trim(resident_max)
 
-    def allocate(self, size: int, resident_max: int, *, is_moving: bool = False) -> memoryview | None:
+    def check(self) -> None:
+        """Assert that the bookkeeping agrees with itself."""
+        self._collect()
+        assert self._keys.keys() <= set(self._extents.starts())
+        self._extents.check()
+
+    def allocate(self, size: int, resident_max: int, *, is_moving: bool = False) -> _Slot | None:
         """A writable slot of `size` bytes, free again when nobody looks at it any more."""
         self._collect()
         start = self._extents.allocate(size, resident_max, from_largest=is_moving)
         if start is None:
             return None
-        owner = self._bytes[start : start + size]
-        slot = _Slot(owner, self._let_go.append)
-        slot.id, slot.size, slot.start = id(owner), size, start
-        self._slots[id(owner)] = slot
-        return owner.data
+        slot = cast("_Slot", self._bytes[start : start + size])
+        slot.start, slot.let_go = start, self._let_go
+        return slot
 
-    def check(self) -> None:
-        """Assert that the bookkeeping agrees with itself."""
-        self._collect()
-        assert {slot.start for slot in self._slots.values()} == set(self._extents.starts())
-        self._extents.check()
+    def _slot(self, payload: Payload) -> _Slot | None:
+        """The slot that `payload` is the whole of."""
+        held = payload.held
+        owner = held.obj if isinstance(held, memoryview) else held
+        if isinstance(owner, _Slot) and owner.let_go is self._let_go and len(owner) == payload.nbytes:
+            return owner
+        return None
 
-    def _slot(self, view: memoryview) -> _Slot | None:
-        """The slot that `view` is the whole of."""
-        slot = self._slots.get(id(view.obj))
-        if slot is None or slot.size != view.nbytes:
-            return None
-        owner: object = slot()
-        return slot if owner is view.obj else None
+    def _copied(self, payload: Payload, slot: _Slot) -> Payload:
+        slot.data[:] = payload.data
+        return self._kept(payload, slot)
 
-    def _copied(self, payload: Payload, slot: memoryview) -> Payload:
-        slot[:] = payload.data
-        kept = payload.at(slot)
-        place = self._slot(kept.data)
-        assert place is not None
-        self._note(place.start, kept)
-        return kept
-
-    def _note(self, start: int, payload: Payload) -> None:
+    def _kept(self, payload: Payload, slot: _Slot) -> Payload:
         if payload.nbytes <= BLOCK_BYTES:
-            self._keys[start] = payload.key.packed
+            self._keys[slot.start] = payload.key.packed
+        return payload.at(slot)
 
     def _collect(self) -> None:
         """Free the slots that were let go; done here, where only one thread comes."""
         while self._let_go:
-            slot = self._let_go.popleft()
-            assert isinstance(slot, _Slot)
-            if self._slots.get(slot.id) is slot:  # else another array has the id by now
-                del self._slots[slot.id]
-            self._keys.pop(slot.start, None)
-            self._extents.free(slot.start)
+            start = self._let_go.popleft()
+            self._keys.pop(start, None)
+            self._extents.free(start)
 
     def _give_back(self, start: int, size: int) -> None:
         self._map.madvise(mmap.MADV_DONTNEED, start, size)

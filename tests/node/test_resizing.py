@@ -97,7 +97,7 @@ async def test_a_user_changes_the_capacity() -> None:
     await device.resizing.give(12 * MIB)
     device.fill(1000)
     assert device.memory.used_bytes > 11 * MIB
-    with pytest.raises(InvalidValue, match=f"memory of {17 * MIB} bytes: between 1750 and {16 * MIB}"):
+    with pytest.raises(InvalidValue, match=f"memory of {17 * MIB} bytes: between 1250 and {16 * MIB}"):
         await device.resizing.give(17 * MIB)
     assert device.memory.capacity_bytes == 12 * MIB
 

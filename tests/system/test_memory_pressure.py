@@ -51,7 +51,7 @@ def test_a_hangup_has_the_memory_read_again(nodes: Nodes, tmp_path: Path) -> Non
     until(lambda: "nothing is changed" in node.log.read_text(), "a complaint")
     file.write_text('memory = "1GiB"\n')
     node.process.send_signal(signal.SIGHUP)
-    until(lambda: f"memory of {1024 * MIB} bytes: between 1750 and {16 * MIB}" in node.log.read_text(), "a complaint")
+    until(lambda: f"memory of {1024 * MIB} bytes: between 1250 and {16 * MIB}" in node.log.read_text(), "a complaint")
     assert capacity(node) == 4 * MIB
     assert node.terminate() == 0
 

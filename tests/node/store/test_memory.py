@@ -264,5 +264,5 @@ def test_a_store_that_shrinks_gives_memory_back_in_small_steps_and_grows_again()
 
 
 def test_a_capacity_beyond_what_the_arena_has_addresses_for_is_refused() -> None:
-    with pytest.raises(InvalidValue, match="memory of 9000000 bytes: between 1750 and 8388608"):
+    with pytest.raises(InvalidValue, match="memory of 9000000 bytes: between 1250 and 8388608"):
         in_arena().resize(9_000_000, "resized")
