@@ -52,7 +52,7 @@ def test_what_arrives_in_a_slot_is_kept_there_without_a_copy() -> None:
     kept = arena.place(arrived, MIB)
     assert kept is not None
     assert np.shares_memory(np.frombuffer(kept.data, np.uint8), np.frombuffer(slot, np.uint8))
-    assert not isinstance(kept.held, memoryview)  # which would weigh as much as a small payload, for as long as it is kept
+    assert not isinstance(kept.held, memoryview)  # which would weigh as much as a small payload
     assert arena.used_bytes == arena.footprint(made)
 
 
