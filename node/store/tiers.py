@@ -14,15 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from ...protocol import payload as payloads
-from ...protocol.errors import CorruptPayload
 from ...protocol.keys import DIGEST_BYTES
 from ..eviction.policy import NO_FACTS, Facts
+from .lower_tier import LowerTier
 
 if TYPE_CHECKING:
     from ...protocol.keys import EncoderIdentity
@@ -30,13 +28,9 @@ if TYPE_CHECKING:
     from .memory import MemoryStore
     from .tier import Cloud, DiskTier, Tier
 
-# The budget of I/O under way. Reads: each tier its own places, so that a cloud which hangs takes none of the disk's.
-# A disk of an edge device is busy with 16 reads, and a WAN has 16 payloads of 151 KB in flight at 20 ms and 1 Gbit/s.
-READS_MAX = 16
-# Who would wait behind so many is told to look elsewhere: it would be no faster here.
-READS_WAITING_MAX = 256
-# Writes: bytes that the tiers hold in memory together until they are written. A demotion beyond that is dropped: what
-# comes faster than it can be written is not worth keeping everything else from being written.
+# The budget of I/O under way: reads have places (lower_tier.py), and of what is to be written the tiers hold so many
+# bytes in memory together. A demotion beyond that is dropped: what comes faster than it can be written is not worth
+# keeping everything else from being written.
 QUEUED_BYTES_MAX = 64 * 1024 * 1024
 
 # Between the entries of an encoder that is forgotten, others are answered: a disk of 1 TB may have six million.
@@ -54,35 +48,6 @@ CHANGES_TOLD_MAX = 500
 # A disk that has not answered by then is not waited for. An SD card's garbage collection takes some 100 ms.
 DISK_TIMEOUT_S = 0.5
 CLOUD_TIMEOUT_S = 5.0
-
-_TierT = TypeVar("_TierT", bound="Tier", covariant=True)
-# Takes in what was read, and how many seconds that took; gives what is to be answered.
-_Promote = Callable[["Payload", float], "Payload"]
-
-
-@dataclass(slots=True)
-class TierCounters:
-    """What became of each step that led to one tier below memory; they only grow."""
-
-    hits: int = 0
-    """Reads that gave a good payload, each once however many waited for it; it was promoted to memory."""
-    misses: int = 0
-    corrupt: int = 0
-    """Reads that gave bytes which are not the payload that was asked for; they were removed."""
-    failures: int = 0
-    """Reads that ended in an error."""
-    late: int = 0
-    """Waits for a read that were given up."""
-    shed: int = 0
-    """Reads not begun because too many waited."""
-    puts: int = 0
-    """Payloads given to the tier when they came to this node."""
-    demotions: int = 0
-    """Payloads given to it when memory evicted them; most are there already."""
-    dropped: int = 0
-    """Payloads not given to it because too many bytes waited to be written, or not taken by it."""
-    bytes_in: int = 0
-    bytes_out: int = 0
 
 
 class Tiers:
@@ -104,8 +69,8 @@ class Tiers:
         self.memory = memory
         self._is_wanted = is_wanted
         self._hour = hour
-        self.disk = _Lower(disk, is_wanted) if disk is not None else None
-        self.cloud = _Lower(cloud, is_wanted) if cloud is not None else None
+        self.disk = LowerTier(disk, is_wanted) if disk is not None else None
+        self.cloud = LowerTier(cloud, is_wanted) if cloud is not None else None
         self._cloud = cloud
         self.is_disk_open = True
         """False while what the disk has may be out of date: it is written to, and answers nothing."""
@@ -143,7 +108,7 @@ class Tiers:
         return self.memory.capacity_bytes + (self.disk.tier.capacity_bytes if self.disk is not None else 0)
 
     @property
-    def lower(self) -> list[tuple[str, _Lower[Tier]]]:
+    def lower(self) -> list[tuple[str, LowerTier[Tier]]]:
         """The tiers below memory that there are, by name, from the nearest down."""
         return [(name, tier) for name, tier in (("disk", self.disk), ("cloud", self.cloud)) if tier is not None]
 
@@ -291,7 +256,7 @@ class Tiers:
                         break
                     await self.disk.tier.flush()
 
-    def _write(self, lower: _Lower[Tier], payload: Payload) -> bool:
+    def _write(self, lower: LowerTier[Tier], payload: Payload) -> bool:
         queued = sum(below.tier.queued_bytes for _, below in self.lower)
         lower.forget_reads(payload.key.packed)
         if queued + payload.nbytes > QUEUED_BYTES_MAX or not lower.tier.put(payload.key.packed, payload.data):
@@ -426,80 +391,3 @@ class Tiers:
     def check(self) -> None:
         """Assert that the bookkeeping agrees with what is held."""
         self.memory.check()
-
-
-class _Lower(Generic[_TierT]):
-    """A tier below memory, the reads of it that are under way, and what became of all of them."""
-
-    def __init__(self, tier: _TierT, is_wanted: Callable[[Payload], bool]) -> None:
-        self.tier = tier
-        self.counters = TierCounters()
-        self._is_wanted = is_wanted
-        self._places = asyncio.Semaphore(READS_MAX)
-        self._reads: dict[bytes, asyncio.Task[Payload | None]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def get(self, key: bytes, timeout_s: float, promote: _Promote) -> Payload | None:
-        """The checked payload of `key`, or None; who asks for the same at the same time shares one read."""
-        task = self._reads.get(key)
-        if task is None:
-            if len(self._tasks) >= READS_WAITING_MAX:
-                self.counters.shed += 1
-                return None
-            task = self._reads[key] = asyncio.ensure_future(self._read(key, promote))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        done, _ = await asyncio.wait({task}, timeout=timeout_s)
-        if not done:
-            self.counters.late += 1
-            return None
-        return None if task.cancelled() else task.result()
-
-    async def _read(self, key: bytes, promote: _Promote) -> Payload | None:
-        me = asyncio.current_task()
-        now = asyncio.get_running_loop().time
-        counters, started = self.counters, now()
-        try:
-            async with self._places:
-                data = await self.tier.get(key)
-            if data is None or self._reads.get(key) is not me:  # forgotten or replaced meanwhile
-                counters.misses += 1
-                return None
-            payload = payloads.parse(data, key)
-        except CorruptPayload:
-            counters.corrupt += 1
-            self.tier.remove(key)
-            return None
-        except OSError:
-            counters.failures += 1
-            return None
-        finally:
-            if self._reads.get(key) is me:
-                del self._reads[key]
-        if not self._is_wanted(payload):
-            counters.misses += 1
-            self.tier.remove(key)
-            return None
-        counters.hits += 1
-        counters.bytes_out += payload.nbytes
-        return promote(payload, now() - started)
-
-    @property
-    def reads(self) -> int:
-        """Reads that are under way, or wait for their place."""
-        return len(self._tasks)
-
-    def forget_reads(self, name: bytes) -> None:
-        """What reads of `name`, a key or an image, find from now on is out of date."""
-        if name in self._reads:
-            del self._reads[name]
-        elif len(name) == DIGEST_BYTES:
-            for key in [key for key in self._reads if key.startswith(name)]:
-                del self._reads[key]
-
-    async def close(self) -> None:
-        """End the reads, and the tier."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.tier.close()

@@ -7,10 +7,12 @@ import asyncio
 import numpy as np
 import pytest
 from edgecache.node.eviction.lru import LRU
+from edgecache.node.store import lower_tier
 from edgecache.node.store import tiers as limits
 from edgecache.node.store.arena import Arena
+from edgecache.node.store.lower_tier import READS_MAX
 from edgecache.node.store.memory import ENTRY_OVERHEAD_BYTES, MemoryStore
-from edgecache.node.store.tiers import READS_MAX, Tiers
+from edgecache.node.store.tiers import Tiers
 from edgecache.protocol import payload as payloads
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey
 from edgecache.protocol.payload import Payload
@@ -323,7 +325,7 @@ async def test_a_tier_that_hangs_is_not_waited_for(room: Room) -> None:
 
 
 async def test_beyond_the_reads_that_may_wait_the_answer_is_no(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "READS_WAITING_MAX", 3)
+    monkeypatch.setattr(lower_tier, "READS_WAITING_MAX", 3)
     keys = [room.on_disk_alone(image).key.packed for image in range(4)]
     room.disk.gate.clear()
     asked = [asyncio.ensure_future(room.tiers.get_from_disk(key)) for key in keys]
