@@ -15,7 +15,8 @@ from .vit import SWIGLU, VitShape
 MERGED_SHARES = (0.25, 0.5, 0.65, 0.8)
 SIDE_SHARES = (0.75, 0.5)
 HEAD_SHARES = (2 / 3,)
-CHANNEL_SHARES = (0.75, 0.5)
+CHANNEL_SHARES = (0.9, 0.75, 0.5)
+RANK_SHARES = (0.75, 0.5)
 PRUNE_SCHEDULES = ((1.0, 0.9, 0.8, 0.7), (1.0, 0.75, 0.5, 0.25))
 
 
@@ -75,7 +76,7 @@ def slims(shape: VitShape, least_needed: Sequence[int]) -> list[Slim]:
     """Fewer weights. `least_needed` as in `shortcuts_alone`: those blocks' attention is most easily a kernel's."""
     made = [Slim(heads=share) for share in HEAD_SHARES if round(share * shape.heads) < shape.heads]
     if shape.activation != SWIGLU:
-        made += [Slim(channels=share) for share in CHANNEL_SHARES] + [Slim(rank=share) for share in CHANNEL_SHARES]
+        made += [Slim(channels=share) for share in CHANNEL_SHARES] + [Slim(rank=share) for share in RANK_SHARES]
     kernels = {tuple(sorted(least_needed[:count])) for count in (1, max(1, shape.depth // 4))}
     return made + [Slim(kernels=blocks) for blocks in sorted(kernels)]
 
@@ -99,14 +100,14 @@ def attentions(shape: VitShape) -> list[str]:
 
 
 def exits_of(depth: int) -> list[tuple[int, ...]]:
-    """Blocks after which an image may leave: half-way, or after each quarter, or late, where hardly anything changes.
+    """Blocks after which an image may leave: half-way, after each quarter, or spread over the upper half.
 
-    Late is after each block from 7/12 to 5/6 of the depth: on a ViT-S/14 more leave there at the same fidelity, which
-    saves more than the few who could leave before.
+    Spread is after 1/2, 2/3, 3/4 and 11/12 of the depth: on a ViT-S/14 the best of all sets of up to four exits after
+    block 6 to 11, and as fast as with a fifth.
     """
     quarters = tuple(sorted({depth // 4, depth // 2, 3 * depth // 4} - {0, depth}))
-    late = tuple(range(round(depth * 7 / 12), depth * 5 // 6 + 1))
-    made = [(depth // 2,), quarters, late]
+    spread = tuple(sorted({round(depth * share / 12) for share in (6, 8, 9, 11)} - {0, depth}))
+    made = [(depth // 2,), quarters, spread]
     return [exits for index, exits in enumerate(made) if exits and exits[0] and exits not in made[:index]]
 
 

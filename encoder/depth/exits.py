@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..bridge import Bridge
 from ..reduced import ReducedVit, Tokens
 from ..vit import VisionTransformer
 
@@ -94,11 +95,9 @@ class Stage(nn.Module):
         return Tokens.all_of(inputs[0])
 
     def sureness(self, features: Tensor, unchanged: Tensor) -> Tensor:
-        """Of features (batch, tokens, dim) before the bridge: by the head, or where there is none as `unchanged` says.
-
-        What a bridge makes of the mean is the mean of what it makes.
-        """
-        return self.sureness_of(self.bridge(features.mean(dim=1, keepdim=True)), unchanged)
+        """Of features (batch, tokens, dim) before the bridge: by the head, or if there is none as `unchanged` says."""
+        bridge = self.bridge
+        return self.sureness_of(bridge.mean(features) if isinstance(bridge, Bridge) else features, unchanged)
 
     def sureness_of(self, bridged: Tensor, unchanged: Tensor) -> Tensor:
         """Of features behind the bridge, or of their mean alone."""

@@ -30,7 +30,7 @@ Make = Callable[[Bench], torch.nn.Module]
 
 
 OF_FEATURES = (Asked(0.99), Asked(0.9))
-OF_CLASSES = tuple(Asked(0.0, agreement) for agreement in (0.99, 0.97, 0.95))
+OF_CLASSES = tuple(Asked(0.0, agreement) for agreement in (0.99, 0.98, 0.97, 0.95))
 ASKED = (*OF_FEATURES, OF_CLASSES[-1])
 """What is asked of those who leave early or are seen small: features as true as all, or less so, or classes."""
 
@@ -141,7 +141,7 @@ def on(best: Options, work: Bench) -> list[Case]:
 def together(best: Options, work: Bench) -> list[Case]:
     """Techniques that go together, without and with what is decided image by image."""
     shape = work.model.shape
-    few, some, *_ = candidates.merges(shape)
+    few, some, many, *_ = candidates.merges(shape)
     large, small = candidates.sides(shape)
     exits = candidates.exits_of(shape.depth)[-1]
     slim = Slim(channels=0.75)
@@ -155,6 +155,7 @@ def together(best: Options, work: Bench) -> list[Case]:
     made = [
         cut(merge=few, slim=slim),
         cut(merge=some, slim=slim),
+        *(cut(merge=merge, slim=Slim(channels=0.9)) for merge in (some, many)),
         cut(merge=few, side=large),
         cut(merge=some, side=small),
         cut(side=small, slim=slim),
@@ -185,14 +186,13 @@ def weights(best: Options, work: Bench) -> list[Case]:
     channels = "5 × at 0.3 % more errors (VGG-16; He et al., 2017)"
     heads = "20-40 % of heads at no noticeable loss (Michel et al., 2019)"
     cases = [
-        slim("pruning: channels", channels, Slim(channels=0.75)),
-        slim("pruning: channels", channels, Slim(channels=0.5)),
+        *(slim("pruning: channels", channels, Slim(channels=share)) for share in candidates.CHANNEL_SHARES),
         slim("pruning: heads, by norm", heads, Slim(heads=2 / 3)),
         changed("pruning: heads, by gradient", heads, "2/3 of the heads", heads_by(slimming.head_gradients)),
         changed("pruning: heads, by entropy", heads, "2/3 of the heads", heads_by(slimming.head_entropies)),
     ]
     rank = "2 × at 1 point (convolutions; Denton et al., 2014)"
-    cases += [slim("low-rank factors", rank, Slim(rank=share)) for share in (0.75, 0.5)]
+    cases += [slim("low-rank factors", rank, Slim(rank=share)) for share in candidates.RANK_SHARES]
     kernel = "0.6 points more (Swin-T, Pan et al., 2022, trained)"
     first = tuple(sorted(work.least_needed[: max(1, work.model.shape.depth // 4)]))
     cases.append(slim("a kernel for attention", kernel, Slim(kernels=first)))

@@ -96,7 +96,9 @@ class Lines:
         (self._directory / "encoder").write_text(str(work.encoder.identity))
         self.kept = self._read()
         for place, case in cases.items():
-            if (case.technique, case.name) in self.kept:
+            if (line := self.kept.get((case.technique, case.name))) is not None:
+                if line.place != place:  # the table has grown since
+                    self._keep(msgspec.structs.replace(line, place=place))
                 continue
             started = time.perf_counter()
             try:

@@ -33,6 +33,22 @@ def test_it_gives_each_token_what_the_picture_as_a_whole_says() -> None:
         assert off(fit_bridge(made[:60], wanted[:60])(made[60:]), wanted[60:]) < 0.01
 
 
+def test_it_knows_how_far_a_pictures_tokens_lie_apart() -> None:
+    made = tokens(200) * (0.5 + torch.rand(200, 1, 8, generator=torch.Generator().manual_seed(2)))
+    wanted = made + 2 * made.std(dim=1, keepdim=True)
+    fit = BridgeFit(made[:160], wanted[:160])
+    with torch.inference_mode():
+        assert off(fit.bridge()(made[160:]), wanted[160:]) < 0.1
+    assert off(made, wanted) > 1
+
+
+def test_the_mean_of_what_it_makes_is_known_without_making_it() -> None:
+    made, wanted = tokens(40), tokens(41)[:40] + tokens(40).std(dim=1, keepdim=True)
+    bridge = fit_bridge(made, wanted)
+    with torch.inference_mode():
+        assert torch.allclose(bridge.mean(made), bridge(made).mean(dim=1, keepdim=True), atol=1e-5)
+
+
 def test_with_few_pictures_the_mean_does_not_say_what_chance_says() -> None:
     made = tokens(64, dim=32)
     wanted = made + tokens(65, 1, 32)[:64]  # each picture off by something that nothing tells
