@@ -11,7 +11,10 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack
 
-_CANCELLED_MIN = 100  # timers; fewer are not worth looking for
+# Timers are sorted a 64th of a second at a time: what is later waits unsorted, by its 64th.
+_SLOTS_PER_S = 64
+_LATEST_S = 1e9  # all that is later has one slot
+_CANCELLED_MIN = 1000  # timers; fewer are not worth looking for
 _WHEN, _CALLBACK, _ARGS, _LOOP = 0, 2, 3, 5  # of a handle
 
 _T = TypeVar("_T")
@@ -53,16 +56,26 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     Half of a simulation's time would go by in asyncio's own loop, which looks for sockets in every round, compares
     timers in Python, and gives each callback a context of its own. This one keeps its own timers, which also fire in
     the order of their making when they are due at one time; it overrides what `BaseEventLoop` leaves to its subclasses,
-    its round, and what makes handles. Callbacks for which no context is given run in the loop's; tasks have their own.
+    its round, and what makes handles, tasks and futures. Callbacks for which no context is given run in the loop's;
+    tasks have their own.
+
+    One heap of all timers of hundreds of nodes does not fit into the processor's caches, and each step down in it waits
+    for memory. So the heap has those of one 64th of a second, a few dozen, and the others wait by the 64th they are in.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
-        self._timers: list[_Handle] = []
+        self._near: list[_Handle] = []  # a heap of all timers before `_near_until`
+        self._near_until = 0.0
+        self._later: dict[int, list[_Handle]] = {}  # the others, by their slot
+        self._slots: list[int] = []  # a heap of these slots
         self._soon: deque[_Handle] = deque()
         self._numbers = itertools.count()
         self._cancelled = 0
+        self._cancelled_max = _CANCELLED_MIN
+        if not self.get_debug():
+            self.get_debug = bool  # type: ignore[method-assign, assignment]  # False, as each new future asks
 
     def time(self) -> float:
         """Seconds of virtual time."""
@@ -77,7 +90,10 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     ) -> asyncio.TimerHandle:
         """Call `callback` when it is `when`; a time that has passed is now."""
         timer = _Handle((when, next(self._numbers), callback, args, context, self))
-        heapq.heappush(self._timers, timer)
+        if when < self._near_until:
+            heapq.heappush(self._near, timer)
+        else:
+            self._put_off(when, timer)
         return timer  # type: ignore[return-value]
 
     def call_later(
@@ -88,9 +104,23 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call `callback` after so many seconds."""
-        timer = _Handle((self._now + delay, next(self._numbers), callback, args, context, self))
-        heapq.heappush(self._timers, timer)
-        return timer  # type: ignore[return-value]
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def _put_off(self, when: float, timer: _Handle) -> None:
+        slot = int((when if when < _LATEST_S else _LATEST_S) * _SLOTS_PER_S)
+        timers = self._later.get(slot)
+        if timers is None:
+            self._later[slot] = [timer]
+            heapq.heappush(self._slots, slot)
+        else:
+            timers.append(timer)
+
+    def _come_near(self) -> None:
+        """The timers of the next slot are the near ones; there is one."""
+        slot = heapq.heappop(self._slots)
+        self._near += [timer for timer in self._later.pop(slot) if timer[_CALLBACK] is not None]
+        heapq.heapify(self._near)
+        self._near_until = (slot + 1) / _SLOTS_PER_S
 
     def call_soon(
         self,
@@ -112,33 +142,43 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         """The same: there are no threads, but a signal's handler may say so."""
         return self.call_soon(callback, *args, context=context)
 
+    def create_task(self, coro: Coroutine[Any, Any, _T], **how: Any) -> asyncio.Task[_T]:  # type: ignore[override]
+        """A task that runs `coro`."""
+        return asyncio.Task(coro, loop=self, **how)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """A future of this loop."""
+        return asyncio.Future(loop=self)
+
     def timer_cancelled(self) -> None:
-        """One of the timers will not be needed."""
+        """One of the timers will not be needed; when there are many of them, they are looked for."""
         self._cancelled += 1
-        if self._cancelled > _CANCELLED_MIN and self._cancelled > len(self._timers) // 2:
-            self._timers[:] = [timer for timer in self._timers if timer[_CALLBACK] is not None]
-            heapq.heapify(self._timers)
-            self._cancelled = 0
+        if self._cancelled <= self._cancelled_max:
+            return
+        kept = 0
+        for timers in (self._near, *self._later.values()):
+            timers[:] = [timer for timer in timers if timer[_CALLBACK] is not None]
+            kept += len(timers)
+        heapq.heapify(self._near)
+        self._cancelled, self._cancelled_max = 0, max(_CANCELLED_MIN, kept)
 
     def _run_once(self) -> None:
         """Until somebody stops the loop, which `run_forever` looks for only between such rounds."""
-        timers, soon, pop = self._timers, self._soon, heapq.heappop
+        near, soon, pop = self._near, self._soon, heapq.heappop
         while not self._stopping:  # type: ignore[attr-defined]
             if soon:
                 _, _, callback, args, context, _ = soon.popleft()
-                if callback is None:
-                    continue
-            elif timers:
-                handle = pop(timers)
-                when, _, callback, args, context, _ = handle
-                if callback is None:
-                    self._cancelled -= 1
-                    continue
-                handle[_LOOP] = None  # to cancel it says nothing of the timers any more
-                if when > self._now:
+            elif near:
+                when, _, callback, args, context, _ = pop(near)
+                if callback is not None and when > self._now:
                     self._now = when
+            elif self._slots:
+                self._come_near()
+                continue
             else:
                 raise NothingWillHappen("every task waits, and no timer will ever wake one")
+            if callback is None:
+                continue
             try:
                 if context is None:
                     callback(*args)
