@@ -1,7 +1,8 @@
 """Which keys one node holds, by their fingerprints: 4 bytes for each, and what changed lately. Pure.
 
-A sorted array answers by bisection, and is made anew when a sixty-fourth of it, or 64 keys, have changed: each change
-costs the copying of some 64 entries, and neither memory nor processor time has a peak.
+A sorted array answers by bisection. Where it is short, each change moves what follows in it. A long one is made anew
+when a sixty-fourth of it, or 64 keys, have changed: each change costs the copying of some 64 entries, and neither memory
+nor processor time has a peak.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+# 64 KB are moved in 2 µs. Made anew for each 64 changes, what 100 simulated nodes know of each other took twice as long.
+_SHORT_MAX = 16_384
 _RECENT_MIN = 64
 _RECENT_SHARE = 64
 
@@ -76,12 +79,18 @@ class Holdings:
         assert len(self._recent) <= max(_RECENT_MIN, len(self._sorted) // _RECENT_SHARE)
 
     def _turn(self, fingerprint: int, held: bool) -> bool:
-        recent = self._recent
+        recent, ordered = self._recent, self._sorted
         was_held = recent.get(fingerprint)
         if was_held is None:
-            if self._is_sorted(fingerprint) is held:
+            at = bisect_left(ordered, fingerprint)
+            if (at < len(ordered) and ordered[at] == fingerprint) is held:
                 return False
-            recent[fingerprint] = held
+            if recent or len(ordered) > _SHORT_MAX:
+                recent[fingerprint] = held
+            elif held:
+                ordered.insert(at, fingerprint)
+            else:
+                del ordered[at]
         elif was_held is held:
             return False
         else:  # it is again as it was

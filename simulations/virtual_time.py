@@ -75,7 +75,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._cancelled = 0
         self._cancelled_max = _CANCELLED_MIN
         if not self.get_debug():
-            self.get_debug = bool  # type: ignore[method-assign, assignment]  # False, as each new future asks
+            self.get_debug = bool  # type: ignore[method-assign]  # False, as each new future asks
 
     def time(self) -> float:
         """Seconds of virtual time."""

@@ -26,6 +26,18 @@ def test_it_answers_as_a_set_does(first: set[int], steps: list[tuple[bool, int]]
     held.check()
 
 
+def test_a_long_list_answers_as_a_short_one_does() -> None:
+    held, expected = Holdings(), set(range(0, 60_000, 3))
+    held.replace(array("I", sorted(expected)))
+    for fingerprint in range(0, 3_000):
+        is_added = fingerprint % 2 == 0
+        assert (held.add if is_added else held.discard)(fingerprint) is ((fingerprint in expected) is not is_added)
+        (expected.add if is_added else expected.discard)(fingerprint)
+        assert (fingerprint in held) is is_added
+    held.check()
+    assert list(held.fingerprints()) == sorted(expected)
+
+
 def test_many_changes_at_once_are_what_they_are_one_by_one() -> None:
     held = Holdings()
     held.update(range(0, 10_000, 2), ())
