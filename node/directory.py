@@ -108,7 +108,10 @@ class Directory:
         they_have = self._they_have.get(node, version)
         if they_have != version and (changes := self.journal.changes(they_have)) is not None:
             self._they_have[node] = version  # most datagrams arrive; if this one does not, it will say so
-        return ListNews(version, self.has(node) if self.is_followed(node, members) else None, changes)
+        if not self.is_followed(node, members):
+            return ListNews(version, None, changes)
+        followed = self._followed.get(node)
+        return ListNews(version, followed.version if followed is not None else 0, changes)
 
     def heard(self, node: NodeId, news: ListNews, members: int) -> bool:
         """What `node`, one of so many members, has told beside a datagram; whether its list is still another one here.

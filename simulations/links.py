@@ -50,13 +50,10 @@ class Link:
         """To the network's middle and back, with the mean jitter."""
         return 2 * (self.delay_s + self.jitter_s)
 
-    def to(self, other: Link) -> tuple[float, tuple[float, ...], float]:
-        """Of a packet from a device on this link to one on `other`: delay, means of what is added to it, and loss."""
-        return _way(self, other)
-
 
 @lru_cache(64)
 def _way(one: Link, other: Link) -> tuple[float, tuple[float, ...], float]:
+    """Of a packet from a device on the one link to one on the other: delay, means of what is added to it, and loss."""
     jitters_s = tuple(link.jitter_s for link in (one, other) if link.jitter_s)
     return one.delay_s + other.delay_s, jitters_s, 1 - (1 - one.loss) * (1 - other.loss)
 
@@ -111,12 +108,11 @@ def link_named(name: str) -> Link:
 class Channel:
     """What bytes queue for, in the order in which they come."""
 
-    __slots__ = ("_bytes_per_s", "_free_at", "carried_bytes")
+    __slots__ = ("_bytes_per_s", "_free_at")
 
     def __init__(self, bytes_per_s: float) -> None:
         self._bytes_per_s = bytes_per_s
         self._free_at = 0.0
-        self.carried_bytes = 0
 
     def carry(self, now: float, size: int) -> float:
         """When the last of `size` bytes that come now is through.
@@ -124,7 +120,6 @@ class Channel:
         A single packet waits for none of the others: queues are fair to sparse flows (fq_codel, RFC 8290, which Linux
         has by default). Otherwise a ping would wait for every payload of every other connection.
         """
-        self.carried_bytes += size
         took_s = size / self._bytes_per_s
         self._free_at = (self._free_at if self._free_at > now else now) + took_s
         return now + took_s if size <= PACKET_BYTES else self._free_at
@@ -143,6 +138,17 @@ class Access:
         self.extra_delay_s = 0.0
         """For a device that is slow to answer."""
 
+    def carry_packet(self, now: float, size: int, target: Access, rng: random.Random) -> float | None:
+        """When a single packet of `size` bytes arrives at `target` that is sent now; None if it is lost."""
+        delay_s, jitters_s, loss = _way(self.link, target.link)
+        if loss and rng.random() < loss:
+            return None
+        up_at, down_at = self.up.carry(now, size), target.down.carry(now, size)
+        at = (up_at if up_at > down_at else down_at) + delay_s + self.extra_delay_s + target.extra_delay_s
+        for jitter_s in jitters_s:
+            at -= jitter_s * math.log(1.0 - rng.random())
+        return at
+
 
 class Path:
     """From one access to another, for one connection in one direction: bytes stay in order."""
@@ -153,7 +159,7 @@ class Path:
         self._source = source
         self._target = target
         self._rng = rng
-        self._delay_s, self._jitters_s, self._loss = source.link.to(target.link)
+        self._delay_s, self._jitters_s, self._loss = _way(source.link, target.link)
         self._round_trip_s = source.link.round_trip_s + target.link.round_trip_s
         self._arrived_at = 0.0
 

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from .virtual_time import running_loop
+
 if TYPE_CHECKING:
     from .links import Path
     from .network import Host
@@ -30,7 +32,7 @@ class InMemoryTransport(asyncio.Transport):
         self._remote = remote
         self._path = path
         self._protocol = cast(asyncio.BufferedProtocol, protocol)
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop()
         self._network = host.network
         self._underway: deque[Callable[[], None] | Any] = deque()  # buffers, and how it ends
         self._in_flight = 0
@@ -61,7 +63,7 @@ class InMemoryTransport(asyncio.Transport):
         self._host.bytes_sent += size
         self._in_flight += size
         self._underway.append(data)
-        self._loop.call_at(self._path.carry(self._loop.time(), size), self._arrive)
+        self._loop.post_at(self._path.carry(self._loop.time(), size), self._arrive)
         if self._in_flight > self._high and not self._is_paused:
             self._is_paused = True
             self._protocol.pause_writing()
@@ -99,7 +101,7 @@ class InMemoryTransport(asyncio.Transport):
 
     def _last(self, action: Callable[[], None]) -> None:
         self._underway.append(action)
-        self._loop.call_at(self._path.carry(self._loop.time(), 0), self._arrive)
+        self._loop.post_at(self._path.carry(self._loop.time(), 0), self._arrive)
 
     def _arrive(self) -> None:
         item = self._underway.popleft()

@@ -66,9 +66,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
-        self._near: list[_Handle] = []  # a heap of all timers before `_near_until`
+        self._near: list[list[Any]] = []  # handles, a heap of all timers before `_near_until`
         self._near_until = 0.0
-        self._later: dict[int, list[_Handle]] = {}  # the others, by their slot
+        self._later: dict[int, list[list[Any]]] = {}  # the others, by their slot
         self._slots: list[int] = []  # a heap of these slots
         self._soon: deque[_Handle] = deque()
         self._numbers = itertools.count()
@@ -106,7 +106,15 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         """Call `callback` after so many seconds."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
-    def _put_off(self, when: float, timer: _Handle) -> None:
+    def post_at(self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
+        """As `call_at`, for what is never cancelled, as little that is on its way is: at a third of the cost."""
+        timer = [when, next(self._numbers), callback, args, None, None]
+        if when < self._near_until:
+            heapq.heappush(self._near, timer)
+        else:
+            self._put_off(when, timer)
+
+    def _put_off(self, when: float, timer: list[Any]) -> None:
         slot = int((when if when < _LATEST_S else _LATEST_S) * _SLOTS_PER_S)
         timers = self._later.get(slot)
         if timers is None:
@@ -194,6 +202,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nobody sleeps who would have to be woken."""
+
+
+def running_loop() -> VirtualTimeLoop:
+    """The one that runs; what is in memory lives on virtual time alone."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    return loop
 
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:
