@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,9 +52,21 @@ class Holdings:
         self._keep_recent_small()
         return has_turned
 
-    def update(self, added: Iterable[int], removed: Iterable[int]) -> int:
+    def update(self, added: Sequence[int], removed: Sequence[int]) -> int:
         """All of them; how many more it holds now."""
         before = self._count
+        if not self._recent and before + len(added) <= _SHORT_MAX:
+            ordered = self._sorted  # as in `_turn`: each node does this for each change of each node that it follows
+            for fingerprint in added:
+                at = bisect_left(ordered, fingerprint)
+                if at == len(ordered) or ordered[at] != fingerprint:
+                    ordered.insert(at, fingerprint)
+            for fingerprint in removed:
+                at = bisect_left(ordered, fingerprint)
+                if at < len(ordered) and ordered[at] == fingerprint:
+                    del ordered[at]
+            self._count = len(ordered)
+            return self._count - before
         for fingerprint in added:
             self._turn(fingerprint, True)
         for fingerprint in removed:

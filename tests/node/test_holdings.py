@@ -38,6 +38,18 @@ def test_a_long_list_answers_as_a_short_one_does() -> None:
     assert list(held.fingerprints()) == sorted(expected)
 
 
+@given(st.sets(st.integers(0, 400), max_size=300), st.lists(st.tuples(*2 * [st.lists(st.integers(0, 400))])))
+def test_changes_together_are_those_of_a_set(first: set[int], steps: list[tuple[list[int], list[int]]]) -> None:
+    held, expected = Holdings(), set(first)
+    held.replace(array("I", sorted(first)))
+    for added, removed in steps:
+        before = len(expected)
+        expected = (expected | set(added)) - set(removed)
+        assert held.update(added, removed) == len(expected) - before
+    held.check()
+    assert list(held.fingerprints()) == sorted(expected)
+
+
 def test_many_changes_at_once_are_what_they_are_one_by_one() -> None:
     held = Holdings()
     held.update(range(0, 10_000, 2), ())
