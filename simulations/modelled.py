@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
@@ -75,11 +75,13 @@ class FeatureModel:
         """What `payload.encode` makes of `array(key.digest)`, without the 2 ms that quantising takes."""
         if self._packed is None:
             self._packed = payloads.encode(self._array, key, min_fidelity=min_fidelity)
-        data = bytearray(self._packed.data)  # with another digest, scale and checksum: docs/protocol.md
+        packed = self._packed
+        data = bytearray(packed.data)  # with another digest, scale and checksum: docs/protocol.md
         data[_DIGEST_AT : _DIGEST_AT + len(key.digest)] = key.digest
-        _SCALE.pack_into(data, self._packed.body_at, self._first_scale(key.digest))
-        _CHECKSUM.pack_into(data, _CHECKSUM_AT, xxhash.xxh3_64_intdigest(memoryview(data)[_CHECKED_FROM:]))
-        return payloads.parse(data, key.packed)
+        _SCALE.pack_into(data, packed.body_at, self._first_scale(key.digest))
+        checksum = xxhash.xxh3_64_intdigest(memoryview(data)[_CHECKED_FROM:])
+        _CHECKSUM.pack_into(data, _CHECKSUM_AT, checksum)
+        return replace(packed, held=data, key=key, checksum=checksum)
 
     def made(self, payload: Payload, digest: bytes) -> bool:
         """Whether `payload` has what this model made of that image, by its key and by its body."""
@@ -104,9 +106,12 @@ class Bodies:
     def split(self, data: memoryview, body_at: int) -> tuple[bytes, bytes]:
         """A payload's bytes as its own head and a tail, which is shared if all images have it."""
         at = body_at + _SCALE.size
-        tail = bytes(data[at:])  # comparing memoryviews takes ten times as long as copying them
-        shared = self._tails.setdefault(len(tail), tail)
-        return bytes(data[:at]), shared if tail == shared else tail
+        tail = data[at:]
+        shared = self._tails.get(len(tail))
+        if shared is None:
+            shared = self._tails[len(tail)] = bytes(tail)
+        # To compare with a memoryview by `==` takes ten times as long as to copy it; this compares the bytes in place.
+        return bytes(data[:at]), shared if shared.startswith(tail) else bytes(tail)
 
 
 class HeadOnly(Payload):
