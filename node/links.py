@@ -111,7 +111,7 @@ class Links:
         self._at_once = {False: asyncio.Semaphore(STRANGERS_AT_ONCE), True: asyncio.Semaphore(REMEMBERED_AT_ONCE)}
         self._links: dict[NodeId, Link] = {}
         self._used_at: dict[NodeId, float] = {}  # of the open ones, the longest unused first
-        self._tidied_version = -1  # of the membership; -1 when a connection came since
+        self._tidied_version = -1  # of the membership; -1 when a connection came since that leads to no member
         self._dialling: dict[NodeId, asyncio.Task[Link | None]] = {}
         self._shunned: dict[NodeId, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -279,11 +279,12 @@ class Links:
         if held is not None:
             held.protocol.abort("the node has restarted")
         self._links[hello.id] = link
-        self._tidied_version = -1
         self._shunned.pop(hello.id, None)
         self._touch(hello.id)
         self._start(self._watch(link))
         self._on_met(link)
+        if not self._is_of_use(link):
+            self._tidied_version = -1
         return True
 
     async def _watch(self, link: Link) -> None:
@@ -324,15 +325,19 @@ class Links:
         for node, used_at in self._used_at.items():
             if is_as_before and surplus <= 0 and now - used_at < LINK_IDLE_S:
                 break  # all that follow were used since
-            link, member = self._links[node], self._membership.get(node)
-            is_of_use = member is not None and member.is_in_ring and member.boot == link.hello.boot
-            if is_of_use and (link.is_busy or (now - used_at < LINK_IDLE_S and surplus <= 0)):
+            link = self._links[node]
+            if self._is_of_use(link) and (link.is_busy or (now - used_at < LINK_IDLE_S and surplus <= 0)):
                 continue
             surplus -= 1
             closing.append(link)
         for link in closing:
             link.was_closed_here = True
             link.protocol.close()
+
+    def _is_of_use(self, link: Link) -> bool:
+        """Whether it leads to the boot of a member that is in the ring."""
+        member = self._membership.get(link.hello.id)
+        return member is not None and member.is_in_ring and member.boot == link.hello.boot
 
     # -- what others ask through --------------------------------------------------------------------------------
 

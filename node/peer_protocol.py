@@ -92,9 +92,7 @@ class PeerProtocol(asyncio.BufferedProtocol):
         """Hand what waits to the transport, as far as it takes it. Called after each use of `connection`."""
         if self._is_dispatching or self._transport is None or self._transport.is_closing():
             return
-        if pending_bytes := self.connection.pending_bytes:
-            self._write(self._transport)
-            pending_bytes = self.connection.pending_bytes
+        pending_bytes = self._write(self._transport)
         if pending_bytes > PENDING_BYTES_MAX and self._may_read and not self._is_dialer:
             # Never the dialer: two sides that wait for each other to read would wait for good.
             self._may_read = False
@@ -146,12 +144,15 @@ class PeerProtocol(asyncio.BufferedProtocol):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _write(self, transport: asyncio.Transport) -> None:
-        while self._may_write and self.connection.pending_bytes:
-            *buffers, last = self.connection.take(WRITE_BYTES)
+    def _write(self, transport: asyncio.Transport) -> int:
+        """How many bytes wait still."""
+        connection = self.connection
+        while (pending_bytes := connection.pending_bytes) and self._may_write:
+            *buffers, last = connection.take(WRITE_BYTES)
             if buffers:
                 transport.writelines(buffers)
             transport.write(last)  # asyncio's writelines tells nobody that it is full, from Python 3.12 on; write does
+        return pending_bytes
 
     def _dispatch(self, events: Sequence[Event]) -> None:
         self._is_dispatching = True  # answers to one read go out together

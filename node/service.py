@@ -264,6 +264,7 @@ class Node:
             on_lost=self.desk.gone,
         )
         self._server: Server | None = None
+        self._said_hello: messages.Hello | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._late: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
@@ -279,7 +280,8 @@ class Node:
     async def start(self) -> None:
         """Listen, look for the others, and soon load the encoder. OSError when the peer port cannot be had."""
         await self._listen()
-        self.membership.introduce(self._hello())
+        self._said_hello = self._introduction()
+        self.membership.introduce(self._said_hello)
         for seed in self._settings.seeds:
             self._links.sighted(Sighting("", "", "", seed), is_seed=True)
         for known in self._address_book.peers():
@@ -385,6 +387,10 @@ class Node:
     # -- what comes from peers ----------------------------------------------------------------------------------
 
     def _hello(self) -> messages.Hello:
+        """What is said on each connection; the same as soon as this node listens."""
+        return self._said_hello or self._introduction()
+
+    def _introduction(self) -> messages.Hello:
         peer_host, peer_port = self.peer_address
         http_host, http_port = self._settings.http
         return messages.Hello(

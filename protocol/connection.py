@@ -374,7 +374,7 @@ class Connection:
         deadline = self._next_expiry
         if self._peer is None:
             deadline = min(deadline, self._opened_at + HANDSHAKE_TIMEOUT_S)
-        if self._is_mid_message:
+        if self._arriving or not self._reader.is_between_frames:
             deadline = min(deadline, self._progress_at + FRAME_TIMEOUT_S, self._oldest_arriving_at + MESSAGE_TIMEOUT_S)
         return deadline
 

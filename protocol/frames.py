@@ -260,14 +260,10 @@ class FrameWriter:
         self._underway_bytes = 0
         self._ready: list[Buffer] = []  # small messages, whole
         self._ready_bytes = 0
+        self.pending_bytes = 0
+        """Bytes that wait to be taken."""
         self._short: deque[_Outgoing] = deque()  # one frame each
         self._long: deque[_Outgoing] = deque()  # it is the first one's turn
-        self._queued_bytes = 0
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes that wait to be taken."""
-        return self._ready_bytes + self._queued_bytes
 
     @property
     def pending_messages(self) -> int:
@@ -294,10 +290,11 @@ class FrameWriter:
             frame = b"".join((header, head, *blob))
             self._ready.append(frame)
             self._ready_bytes += len(frame)
+            self.pending_bytes += len(frame)
         else:
             queue = self._short if blob_bytes <= SHORT_BYTES_MAX else self._long
             queue.append(_Outgoing(kind, stream, head, blob, blob_bytes, is_coded))
-            self._queued_bytes += blob_bytes
+            self.pending_bytes += blob_bytes
 
     def drop(self, stream: int) -> bool:
         """Forget the rest of what is being sent on `stream`, if nothing of it has been taken yet."""
@@ -305,7 +302,7 @@ class FrameWriter:
             for outgoing in queue:
                 if outgoing.stream == stream and outgoing.kind != DATA:
                     queue.remove(outgoing)
-                    self._queued_bytes -= outgoing.left
+                    self.pending_bytes -= outgoing.left
                     return True
         return False
 
@@ -314,7 +311,7 @@ class FrameWriter:
         for outgoing in self._long:
             if outgoing.stream == stream and outgoing.kind == DATA:
                 self._long.remove(outgoing)
-                self._queued_bytes -= outgoing.left
+                self.pending_bytes -= outgoing.left
                 self._underway_bytes -= outgoing.blob_bytes
                 return True
         return False
@@ -323,13 +320,14 @@ class FrameWriter:
         """Buffers to send now: all small messages, then chunks until there are `bytes_wanted`."""
         out, taken = self._ready, self._ready_bytes
         self._ready, self._ready_bytes = [], 0
+        self.pending_bytes -= taken
         if len(out) > 1:
             out = [b"".join(out)]
         while taken < bytes_wanted and (self._short or self._long):
             if self._short:
                 outgoing = self._short.popleft()
                 taken += outgoing.next_frame(out, self.coder)
-                self._queued_bytes -= outgoing.blob_bytes
+                self.pending_bytes -= outgoing.blob_bytes
             if self._long:
                 taken += self._take_chunk(out)
         return out
@@ -344,7 +342,7 @@ class FrameWriter:
             self._long.rotate(-1)  # what is under way is in the queue as well, so this ends
         left = outgoing.left
         taken = outgoing.next_frame(out, self.coder)
-        self._queued_bytes -= left - outgoing.left
+        self.pending_bytes -= left - outgoing.left
         if not outgoing.left:
             self._long.popleft()
             self._underway_bytes -= outgoing.blob_bytes
