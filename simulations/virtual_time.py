@@ -38,8 +38,10 @@ class _Handle(list[Any]):
         """It will not be called."""
         if self[_CALLBACK] is not None:
             self[_CALLBACK] = self[_ARGS] = None
-            if self[_LOOP] is not None:
-                self[_LOOP].timer_cancelled()
+            if (loop := self[_LOOP]) is not None:
+                loop.cancelled += 1
+                if loop.cancelled > loop.cancelled_max:
+                    loop.drop_cancelled()
 
     def cancelled(self) -> bool:
         """Whether it will not be called; said of one that was called, too."""
@@ -72,8 +74,10 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._slots: list[int] = []  # a heap of these slots
         self._soon: deque[_Handle] = deque()
         self._numbers = itertools.count()
-        self._cancelled = 0
-        self._cancelled_max = _CANCELLED_MIN
+        self.cancelled = 0
+        """Timers that will not be needed, most of which wait still."""
+        self.cancelled_max = _CANCELLED_MIN
+        """With more than these it is time to `drop_cancelled`."""
         if not self.get_debug():
             self.get_debug = bool  # type: ignore[method-assign]  # False, as each new future asks
 
@@ -104,7 +108,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call `callback` after so many seconds."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        when = self._now + delay  # not `call_at`: each call counts here
+        timer = _Handle((when, next(self._numbers), callback, args, context, self))
+        if when < self._near_until:
+            heapq.heappush(self._near, timer)
+        else:
+            self._put_off(when, timer)
+        return timer  # type: ignore[return-value]
 
     def post_at(self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
         """As `call_at`, for what is never cancelled, as little that is on its way is: at a third of the cost."""
@@ -158,17 +168,14 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         """A future of this loop."""
         return asyncio.Future(loop=self)
 
-    def timer_cancelled(self) -> None:
-        """One of the timers will not be needed; when there are many of them, they are looked for."""
-        self._cancelled += 1
-        if self._cancelled <= self._cancelled_max:
-            return
+    def drop_cancelled(self) -> None:
+        """Look for the timers that will not be needed; there are many."""
         kept = 0
         for timers in (self._near, *self._later.values()):
             timers[:] = [timer for timer in timers if timer[_CALLBACK] is not None]
             kept += len(timers)
         heapq.heapify(self._near)
-        self._cancelled, self._cancelled_max = 0, max(_CANCELLED_MIN, kept)
+        self.cancelled, self.cancelled_max = 0, max(_CANCELLED_MIN, kept)
 
     def _run_once(self) -> None:
         """Until somebody stops the loop, which `run_forever` looks for only between such rounds."""
