@@ -102,8 +102,7 @@ def attentions(shape: VitShape) -> list[str]:
 def exits_of(depth: int) -> list[tuple[int, ...]]:
     """Blocks after which an image may leave: half-way, after each quarter, or spread over the upper half.
 
-    Spread is after 1/2, 2/3, 3/4 and 11/12 of the depth: on a ViT-S/14 the best of all sets of up to four exits after
-    block 6 to 11, and as fast as with a fifth.
+    Spread is after 1/2, 2/3, 3/4 and 11/12 of the depth.
     """
     quarters = tuple(sorted({depth // 4, depth // 2, 3 * depth // 4} - {0, depth}))
     spread = tuple(sorted({round(depth * share / 12) for share in (6, 8, 9, 11)} - {0, depth}))
