@@ -104,6 +104,9 @@ class FeatureKey:
     def __hash__(self) -> int:
         return hash(self.packed)
 
+    def __repr__(self) -> str:
+        return f"FeatureKey({self.digest!r}, {self.encoder!r})"
+
     def __str__(self) -> str:
         return f"{self.digest.hex()[:8]}… by {self.encoder}"
 

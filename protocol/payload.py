@@ -31,8 +31,6 @@ from .errors import CorruptPayload, InvalidValue
 from .keys import DIGEST_BYTES, EncoderIdentity, FeatureKey
 from .quantization import check_finite, cosine, dequantize, quantize
 
-Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
-
 MAGIC = b"ECFP"
 FORMAT_VERSION = 1
 TOKENS_MAX = 65_536
@@ -85,7 +83,7 @@ class Compression(IntEnum):
 class Payload:
     """Checked bytes, and what their header says. Made by `encode` from an array or by `parse` from bytes."""
 
-    held: Buffer
+    held: memoryview | NDArray[np.uint8]
     """What holds the bytes. A view takes as much memory as a small payload, so `data` is made when it is asked for."""
     key: FeatureKey
     codec: Codec
@@ -101,14 +99,14 @@ class Payload:
     def data(self) -> memoryview:
         """The bytes, read-only."""
         held = self.held
-        return (held.data if isinstance(held, np.ndarray) else memoryview(held)).toreadonly()
+        return (held.data if isinstance(held, np.ndarray) else held).toreadonly()
 
     @property
     def nbytes(self) -> int:
         """Size of the payload, header and all."""
         return len(self.held)
 
-    def at(self, held: Buffer) -> Payload:
+    def at(self, held: memoryview | NDArray[np.uint8]) -> Payload:
         """This payload where `held` has its bytes, which were copied there and are not changed any more."""
         return Payload(
             held, self.key, self.codec, self.compression, self.tokens, self.dim, self.fidelity,
@@ -128,7 +126,7 @@ class Payload:
         struct.pack_into(form, data, at, *changed.values())
         checksum = xxhash.xxh3_64_intdigest(memoryview(data)[_CHECKED_FROM:])
         struct.pack_into("<Q", data, 8, checksum)
-        return replace(self, held=data, checksum=checksum, **changed)  # type: ignore[arg-type]
+        return replace(self, held=memoryview(data), checksum=checksum, **changed)  # type: ignore[arg-type]
 
     def array(self) -> NDArray[np.float32]:
         """The features, float32 (tokens, dim), C order, read-only; of an uncompressed float32 payload a view of it."""

@@ -81,7 +81,7 @@ class FeatureModel:
         _SCALE.pack_into(data, packed.body_at, self._first_scale(key.digest))
         checksum = xxhash.xxh3_64_intdigest(memoryview(data)[_CHECKED_FROM:])
         _CHECKSUM.pack_into(data, _CHECKSUM_AT, checksum)
-        return replace(packed, held=data, key=key, checksum=checksum)
+        return replace(packed, held=memoryview(data), key=key, checksum=checksum)
 
     def made(self, payload: Payload, digest: bytes) -> bool:
         """Whether `payload` has what this model made of that image, by its key and by its body."""

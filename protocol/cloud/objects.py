@@ -31,7 +31,7 @@ REQUEST_TIMEOUT_S = 300
 RETRIES_MAX = 2
 RETRY_TIMEOUT_S = 10
 # Calls under way at a time. Each takes a thread or a few of the library's where the store is a directory, 10 to 40 KB
-# each that stay (16 together took 47 threads, 4 take 14); elsewhere a connection.
+# each that stay; elsewhere a connection.
 DIRECTORY_CALLS_MAX, CALLS_MAX = 4, 64
 # What is handed on while a download is under way; less is lost where it breaks.
 CHUNK_BYTES = 64 * 1024

@@ -131,6 +131,7 @@ def respoilt(path: Path, directory: Path, before: str, after: str) -> Path:
         (ORIGIN.fingerprint, "xyz", "fingerprint is none"),
         ("merge = 4", 'merge = "many"', "merge"),
         ('name = "stage1"', 'name = "stage7"', "need a graph 'stage1'"),
+        ('name = "leave0"', 'name = "former"', "need a graph 'leave0'"),  # one made when stages made the features
     ],
 )
 def test_a_spoilt_profile_is_refused(before: str, after: str, says: str, exiting: Path, tmp_path: Path) -> None:
