@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..protocol.errors import EdgeCacheError, InvalidValue
-from . import config as configuration
-from . import logs
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 
 def node_main() -> int:
     """Run a node; 0 after a graceful end, 1 when it cannot start, 2 for a wrong flag."""
+    _end_on_signals()  # before the imports, which take most of a start
+    from ..protocol.errors import EdgeCacheError, InvalidValue
+    from . import config as configuration
+    from . import logs
+
     try:
         config = configuration.load(sys.argv[1:], os.environ)
     except InvalidValue as error:
@@ -29,8 +32,6 @@ def node_main() -> int:
         return _fail(2, error)
     except EdgeCacheError as error:
         return _fail(1, error)
-    except KeyboardInterrupt:  # before the signal handlers stood
-        return 0
     return 0
 
 
@@ -41,15 +42,28 @@ def client_main() -> int:
     return main()
 
 
+def _end_on_signals() -> None:
+    """While there is no node yet, and once there is none any more, nobody has to be told that it leaves."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+
+
 def _run(main: Coroutine[Any, Any, None]) -> None:
+    import asyncio
+
+    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
     with contextlib.suppress(ImportError):
         import uvloop
 
-        uvloop.run(main)
-        return
-    asyncio.run(main)
+        run = uvloop.run
+    try:
+        run(main)
+    finally:
+        _end_on_signals()  # the loop has taken its own away
 
 
 def _fail(status: int, error: Exception) -> int:
+    from . import logs
+
     print(f"edgecache-node: {logs.escaped(str(error))}", file=sys.stderr)
     return status

@@ -115,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     command("doctor", commands.doctor, "why devices do not see each other, or answer slowly")
 
     about = "make the key that lets devices into a cluster, or show the token of one"
-    keys = subparsers.add_parser("key", help=about, description=about).add_subparsers(required=True, metavar="COMMAND")
+    key_parser = subparsers.add_parser("key", help=about, description=about, parents=[_everywhere()])
+    keys = key_parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, about in (
         ("new", commands.key_new, "write a new key to FILE, for every device of a cluster to have"),
         ("rotate", commands.key_rotate, "put a new key into FILE; nodes that have the file take the former key too"),

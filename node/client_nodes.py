@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -153,13 +154,15 @@ class Nodes:
                 failures.append(f"{url} did not answer within {left_s:.1f} s")
                 continue
             except (aiohttp.ClientError, OSError, CorruptPayload) as error:
-                failures.append(f"{url}: {error}")
+                failures.append(f"{url}: {_told(error)}")
                 continue
             await self._answered(url)
             return made
         if refusal is not None:
             raise refusal
         self._is_lost = self._given is None  # then the next call looks for others
+        if urls and not failures:
+            failures.append(f"no answer within {self._timeout_s:g} s")
         raise NoNodeAnswers("; ".join(failures) or "every known node hung a moment ago")
 
     async def ask_each(self, urls: Collection[str], path: str, read: Callable[[Answer], _T]) -> dict[str, _T]:
@@ -314,6 +317,20 @@ def _checked(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.path not in ("", "/") or parsed.query:
         raise InvalidValue(f"url {url[:80]!a}: expected http://HOST:PORT")
     return str(parsed.origin())
+
+
+def _told(error: Exception) -> str:
+    """`error` in words for a person: aiohttp's are for who wrote the program."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what answers there does not speak HTTP; is it a node's peer port?"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return "what answers there does not speak TLS"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error
+        # Those of getaddrinfo are negative, and only their own text tells them.
+        number = reason.errno or 0
+        return os.strerror(number) if number > 0 else reason.strerror or str(reason)
+    return str(error)
 
 
 def _authorization(token: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ CLOUD_NODE_SCHEME = "edgecache"
 COPIES_MAX = 16
 NAME_BYTES_MAX = 200  # what fits into an announcement, and no more than a line of a table can take
 MEMORY_BYTES_MIN = 1024 * 1024
+MEMORY_BYTES_MAX = 1024**4  # its table of pages takes 1/1024 of that, and what has so much is no edge device
 MEMORY_SHARE = 0.25
 DISK_BYTES_MIN = 16 * 1024 * 1024
 DISK_SHARE = 0.1
@@ -257,7 +258,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             table = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InvalidValue(f"--config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidValue(f"--config {path}: {error}") from None
     table = {key.replace("-", "_"): value for key, value in table.items()}
     unknown = sorted(table.keys() - _FIELDS.keys())
@@ -313,6 +316,8 @@ def _memory(value: object) -> int:
     size = value if isinstance(value, int) and not isinstance(value, bool) else parse_size(_text(value))
     if size < MEMORY_BYTES_MIN:
         raise InvalidValue(f"{value!a}: at least {MEMORY_BYTES_MIN} bytes")
+    if size > MEMORY_BYTES_MAX:
+        raise InvalidValue(f"{value!a}: at most {MEMORY_BYTES_MAX} bytes")
     return size
 
 
@@ -333,7 +338,14 @@ def _seeds(value: object) -> tuple[Address, ...]:
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, list):
         raise InvalidValue(f"{value!a}: expected a list of HOST:PORT")
-    return tuple(parse_address(_text(seed).strip()) for seed in given)
+    return tuple(_seed(_text(seed).strip()) for seed in given)
+
+
+def _seed(text: str) -> Address:
+    address = parse_address(text)
+    if address[1] == 0:
+        raise InvalidValue(f"{text[:80]!a}: expected the port of a peer, from 1 to 65535")
+    return address
 
 
 def _replicas(value: object) -> int:
@@ -364,7 +376,11 @@ def _address(value: object) -> Address:
 
 
 def _path(value: object) -> Path:
-    return Path(_text(value)).expanduser()
+    path = Path(_text(value))
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise InvalidValue(f"{value!a}: nobody knows the home directory of {path.parts[0]}") from None
 
 
 def _paths(value: object) -> tuple[Path, ...]:

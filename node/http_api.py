@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from .http_bodies import BODIES_BYTES_MAX, BODY_BYTES_MAX
 from .http_features import FeaturesApi
 from .http_guard import guard
-from .http_problems import problems
+from .http_problems import problems, sign
 from .http_shedding import IN_FLIGHT_MAX, shedding
 from .http_status import StatusApi
 from .http_token import token_guard
@@ -45,6 +45,4 @@ def http_app(
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers[hdrs.SERVER] = "edgecache"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    sign(response)

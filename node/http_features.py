@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import hdrs, web
@@ -73,10 +74,13 @@ class BatchGet(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Invalidation(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /v1/invalidations: an encoder, its current version if no version is named, or digests."""
+    """The body of POST /v1/invalidations: an encoder, its current version if no version is named, or digests.
+
+    A version that is a number means its digits, as it does in a query.
+    """
 
     encoder: str | None = None
-    version: str | None = None
+    version: str | int | None = None
     digests: _Digests | None = None
 
 
@@ -115,7 +119,7 @@ class FeaturesApi:
                 key, reach=ask.reach, min_fidelity=ask.min_fidelity, stream=_stream(request, ask)
             )
         if found is None:
-            raise _nobody_holds(digest, key.encoder)
+            raise _nobody_holds(digest, key.encoder, ask)
         return await _answer(request, found, digest, form, started)
 
     async def head(self, request: web.Request) -> web.StreamResponse:
@@ -135,7 +139,7 @@ class FeaturesApi:
             size = str(answer_size(found.payload, form))
             return web.Response(headers=found_headers(found, digest, form) | {hdrs.CONTENT_LENGTH: size})
         if held is None:
-            raise _nobody_holds(digest, key.encoder)
+            raise _nobody_holds(digest, key.encoder, ask)
         source, node = held
         headers = {"EdgeCache-Source": source.value, "EdgeCache-Node": header_text(node)}
         return web.Response(content_type=form, headers=key_headers(digest, key.encoder) | headers)
@@ -169,7 +173,7 @@ class FeaturesApi:
             if found is not None and ask.durable:
                 await self._make_durable(found.payload)
         if found is None:
-            raise _nobody_holds(digest, key.encoder)
+            raise _nobody_holds(digest, key.encoder, ask)
         return await _answer(request, found, digest, form, started)
 
     async def batch_get(self, request: web.Request) -> web.StreamResponse:
@@ -215,7 +219,7 @@ class FeaturesApi:
                 await self._make_durable(stored.payload)
         headers = {
             **key_headers(digest, payload.key.encoder),
-            hdrs.LOCATION: f"/v1/features/{format_digest(digest)}",
+            hdrs.LOCATION: _location(digest, payload.key.encoder),
             "EdgeCache-Copies": str(stored.copies),
             "EdgeCache-Codec": payload.codec.label,
             "EdgeCache-Fidelity": f"{payload.fidelity:.8f}",
@@ -257,7 +261,7 @@ class FeaturesApi:
                 return web.json_response({"digests": len(what.digests), "forgotten": forgotten})
             if what.encoder is None or what.digests is not None:
                 raise InvalidValue('body: expected {"encoder": NAME, "version": V} or {"digests": [...]}')
-            version = what.version
+            version = None if what.version is None else str(what.version)
             if version is None:
                 version = (await self._identity(Ask(encoder=what.encoder))).version
             forgotten = await self._node.invalidate(what.encoder, version)
@@ -334,8 +338,14 @@ def _stream(request: web.Request, ask: Ask) -> str:
     return ask.stream if ask.stream is not None else request.remote or ""
 
 
-def _nobody_holds(digest: bytes, encoder: EncoderIdentity) -> Problem:
-    return Problem(404, f"nobody holds features of {format_digest(digest)} by {encoder}")
+def _nobody_holds(digest: bytes, encoder: EncoderIdentity, ask: Ask) -> Problem:
+    limit = f" with a fidelity of at least {ask.min_fidelity:g}" if ask.min_fidelity > 0 else ""
+    return Problem(404, f"nobody holds features of {format_digest(digest)} by {encoder}{limit}")
+
+
+def _location(digest: bytes, encoder: EncoderIdentity) -> str:
+    """Where these features are, whatever the node's own encoder is."""
+    return f"/v1/features/{format_digest(digest)}?{urlencode({'encoder': encoder.name, 'version': encoder.version})}"
 
 
 def _since_ms(started: float) -> float:

@@ -10,6 +10,8 @@ from typing import Any
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from .http_problems import Problem, sign
+
 # Half of what this process may open stays for peers, disk and the encoder; 10,000 idle connections would cost 50 MB.
 CONNECTIONS_MAX = 1024
 # Who has not sent the head of a request by then holds the connection for nothing.
@@ -17,6 +19,8 @@ FIRST_REQUEST_TIMEOUT_S = 10.0
 KEEPALIVE_TIMEOUT_S = 30.0
 # A node that leaves gives its open requests this long to end.
 SHUTDOWN_TIMEOUT_S = 5.0
+# Of what the parser says to a request that is none: it quotes what was sent.
+TOLD_CHARS_MAX = 200
 
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
@@ -63,6 +67,9 @@ class _Server(web.Server):
         self._connections_max = connections_max
         self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
 
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self._connections) > self._connections_max:
@@ -83,6 +90,27 @@ class _Server(web.Server):
     def _heard(self, handler: web.RequestHandler) -> None:
         if (timer := self._silent.pop(handler, None)) is not None:
             timer.cancel()
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's, that tells who sends what is no HTTP so in the form of every other problem."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # which logs it, and raises when an answer has begun
+        told = " ".join((message or "").replace("^", "").split())
+        problem = Problem(status, f"no HTTP request: {told[:TOLD_CHARS_MAX]}" if told else "an error of this node")
+        response = problem.response()
+        sign(response)
+        response.force_close()
+        return response
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

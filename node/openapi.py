@@ -213,7 +213,7 @@ _SCHEMAS: _Json = {
             {"$ref": "#/components/schemas/Digests"},
             {
                 "type": "object",
-                "properties": {"encoder": {"type": "string"}, "version": {"type": "string"}},
+                "properties": {"encoder": {"type": "string"}, "version": {"type": ["string", "integer"]}},
                 "required": ["encoder"],
                 "additionalProperties": False,
             },

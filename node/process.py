@@ -79,12 +79,13 @@ async def run(told: Config, environment: Mapping[str, str], read_again: Callable
     """Run a node until a signal ends it. PortInUse, InvalidValue. `read_again` gives what it would be told now."""
     keys = read_keys(told.cluster_key) if told.cluster_key is not None else ()
     config = _kept_to_loopback(_in_its_role(told))
+    confined = _confined(told, config)
     _allow_descriptors()
     _keep_freed_memory()
     held = await asyncio.to_thread(claim, config.data_dir, _default_data_root(environment))
     stop = _stop_on_signals()
     try:
-        while await _live(config, keys, held, stop, partial(_reload_on_hangup, told, read_again)) == "twin":
+        while await _live(config, keys, held, stop, confined, partial(_reload_on_hangup, told, read_again)) == "twin":
             held.renew()
     finally:
         held.release()
@@ -95,9 +96,13 @@ async def _live(
     keys: Sequence[ClusterKey],
     held: HeldIdentity,
     stop: asyncio.Event,
+    confined: int | None,
     reload: Callable[[Node], Coroutine[Any, Any, None]],
 ) -> str:
-    """One life of a node under one id: until `stop`, or until a twin turns up that had the id before."""
+    """One life of a node under one id: until `stop`, or until a twin turns up that had the id before.
+
+    `confined`: how loudly to say that it listens on loopback only; None where it may listen anywhere.
+    """
     identity = held.identity
     listening = _bind(config.listen)
     http_host, http_port = listening.getsockname()[:2]
@@ -115,6 +120,12 @@ async def _live(
         members = len(node.membership.in_ring()) + 1
         counted = "1 member" if members == 1 else f"{members} members"
         _log.info("node %s, peers at %s:%d, data in %s", identity.id[:8], *node.peer_address, identity.data_dir)
+        if confined is not None:
+            _log.log(
+                confined,
+                "listening on loopback only: --cluster-key FILE lets other devices in that have the key (edgecache key "
+                "new FILE makes one), --insecure whoever is there",
+            )
         print(f"edgecache-node {node.name} ready at http://{shown}:{http_port} (cluster {config.cluster}, {counted})")
         sys.stdout.flush()
         asides = [asyncio.ensure_future(reload(node)), asyncio.ensure_future(_give_back_freed_memory())]
@@ -303,12 +314,15 @@ def _kept_to_loopback(config: Config) -> Config:
     if config.insecure or config.cluster_key is not None:
         return config
     listen, peer_listen = _on_loopback(config.listen), config.peer_listen and _on_loopback(config.peer_listen)
-    if (listen, peer_listen) != (config.listen, config.peer_listen):
-        _log.warning(
-            "listening on loopback only: --cluster-key FILE lets other devices in that have the key (edgecache key new "
-            "FILE makes one), --insecure whoever is there"
-        )
     return replace(config, listen=listen, peer_listen=peer_listen)
+
+
+def _confined(told: Config, config: Config) -> int | None:
+    """A warning to who wanted `told` to listen elsewhere than the node does now, a word to who did not, or nothing."""
+    if config.insecure or config.cluster_key is not None:
+        return None
+    is_as_told = (told.listen, told.peer_listen) == (config.listen, config.peer_listen)
+    return logging.INFO if is_as_told else logging.WARNING
 
 
 def _in_its_role(config: Config) -> Config:

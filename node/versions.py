@@ -101,6 +101,7 @@ class Versions:
                 name = names[0]
             else:
                 name = self.own.name
+        is_named = version is not None
         if version is None:
             version = self._version_of(name, declare)
         self.check_current(name, version)
@@ -118,7 +119,9 @@ class Versions:
             return matching[0]
         if declare:
             return EncoderIdentity.declared(name, version)
-        raise UnknownEncoder(f"{name}@{version}: this node has not heard of this encoder")
+        if is_named or name not in self._current:
+            raise UnknownEncoder(f"{name}@{version}: this node has not heard of this encoder")
+        raise UnknownEncoder(f"{name}: version {version} is current, and this node knows of no encoder that makes it")
 
     def _version_of(self, name: str, declare: bool) -> str:
         if name in self._current:

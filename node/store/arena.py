@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from ...protocol.errors import InvalidValue
 from ...protocol.frames import uninitialized
 from .extents import BLOCK_BYTES, PAGE_BYTES, Extents, rounded
 
@@ -56,12 +57,18 @@ class Arena:
     """The share of the capacity that is kept free, so that what arrives can be received where it stays."""
 
     def __init__(self, capacity_bytes: int) -> None:
+        """InvalidValue where the system gives no addresses for `capacity_bytes`."""
         self.capacity_bytes_max = SPACE_FACTOR // 2 * capacity_bytes
         """What the capacity may grow to."""
         space_bytes = max(SPACE_FACTOR * capacity_bytes, 16 * PAGE_BYTES)
         self._extents = Extents(space_bytes, self._give_back)
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-        self._map = mmap.mmap(-1, self._extents.space_bytes, flags=flags)
+        try:
+            self._map = mmap.mmap(-1, self._extents.space_bytes, flags=flags)
+        except OSError as error:  # as where the kernel is told not to overcommit
+            raise InvalidValue(
+                f"memory of {capacity_bytes} bytes: no {space_bytes} bytes of addresses for it: {error.strerror}"
+            ) from None
         with contextlib.suppress(OSError):  # a kernel without huge pages
             # One of 2 MiB would keep all of it resident for one feature that is left in it.
             self._map.madvise(_NO_HUGE_PAGE)

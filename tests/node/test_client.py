@@ -388,6 +388,25 @@ async def test_nobody_waits_twice_for_a_node_that_hangs(node: FakeNode, monkeypa
     assert accepted == 1
 
 
+async def test_why_no_node_answers_is_said_in_words() -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"t\0\0\0\1 a peer's greeting")
+        writer.close()
+
+    async def why(url: str, timeout_s: float = 5.0) -> str:
+        async with Client(url, timeout_s=timeout_s) as cache:
+            with pytest.raises(NoNodeAnswers) as caught:
+                await cache.get(DIGEST)
+        return str(caught.value)
+
+    assert await why("http://127.0.0.1:1") == "http://127.0.0.1:1: Connection refused"
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert await why(url) == f"{url}: what answers there does not speak HTTP; is it a node's peer port?"
+    assert await why("http://127.0.0.1:1", timeout_s=1e-9) == "no answer within 1e-09 s"
+
+
 async def test_the_last_node_may_take_all_the_time_there_is_to_encode(
     connect: Connect, node: FakeNode, bare_node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,6 +228,11 @@ async def test_a_new_key_is_written_once_and_its_token_is_printed_for_curl(run: 
         assert (status, output, errors.count("\n")) == (2, "", 1)
 
 
+async def test_what_every_command_takes_stands_anywhere_before_a_commands_command(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    assert await run("key", "--json", "new", file) == (0, json.dumps({"file": str(file)}) + "\n", "")
+
+
 async def test_a_key_is_changed_in_two_steps_and_no_secret_is_printed(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "key"
     await run("key", "new", file)

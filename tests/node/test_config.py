@@ -193,6 +193,21 @@ def test_a_wrong_file_is_named_with_the_setting(content: str, complaint: str, tm
     assert complaint in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--memory", "1025GiB"], "--memory: '1025GiB': at most 1099511627776 bytes"),
+        (["--seed", "kitchen:0"], "--seed: 'kitchen:0': expected the port of a peer, from 1 to 65535"),
+        (["--data-dir", "~nobody-of-this-name/x"], "nobody knows the home directory of ~nobody-of-this-name"),
+        (["--config", "/nowhere.toml"], "--config /nowhere.toml: No such file or directory"),
+    ],
+)
+def test_a_wrong_flag_is_named_with_its_limit(flags: list[str], complaint: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        load(flags, {})
+    assert str(caught.value).endswith(complaint)
+
+
 def test_a_wrong_variable_is_named() -> None:
     with pytest.raises(InvalidValue, match="EDGECACHE_LISTEN: 'here': expected HOST:PORT"):
         load([], {"EDGECACHE_LISTEN": "here"})

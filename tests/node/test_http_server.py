@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -85,6 +86,29 @@ async def test_what_is_no_http_leaves_no_traceback(dial: Dial, caplog: pytest.Lo
         writer.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
         assert b" 400 " in await reader.read()
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"FOO / HTTP/1.1\r\nHost: localhost\r\n\r\n", "Invalid method encountered: b'FOO / HTTP/1.1'"),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 9000 + b"\r\n\r\n", "more than 8190 bytes"),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n", "Duplicate 'Host' header"),
+        (b"POST /v1/features HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", "Content-Length"),
+    ],
+)
+async def test_what_is_no_http_is_told_so_as_every_other_problem(dial: Dial, said: bytes, told: str) -> None:
+    reader, writer = await dial()
+    writer.write(said)
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert b" 400 " in head
+    assert b"Content-Type: application/problem+json" in head
+    assert b"X-Content-Type-Options: nosniff" in head
+    assert b"aiohttp" not in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["title"]) == (400, "Bad Request")
+    assert told in problem["detail"]
+    assert len(problem["detail"]) < 300
 
 
 async def test_who_has_gone_before_the_answer_leaves_no_traceback(

@@ -66,6 +66,8 @@ def test_an_invalidation_leaves_older_versions_behind() -> None:
     with pytest.raises(AnotherVersionIsCurrent):
         versions.resolve("mine", "1")
     assert versions.resolve("mine", "2", declare=True) == EncoderIdentity.declared("mine", "2")
+    with pytest.raises(UnknownEncoder, match="mine: version 2 is current, and this node knows of no encoder"):
+        versions.resolve("mine", None)
 
 
 def test_all_nodes_agree_on_the_last_word_whatever_order_they_hear_it_in() -> None:

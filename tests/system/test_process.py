@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -72,10 +73,26 @@ def test_a_data_directory_serves_one_node_at_a_time(nodes: Nodes, tmp_path: Path
     assert "is in use by process" in ended.stderr.splitlines()[-1]
 
 
-def test_without_a_key_it_listens_on_loopback_only_and_says_so(nodes: Nodes) -> None:
-    node = nodes.start("--listen", "0.0.0.0:0", "--no-encoder", "--no-mdns")
+@pytest.mark.parametrize(("host", "level"), [("0.0.0.0", "WARNING"), ("127.0.0.1", "INFO")])
+def test_without_a_key_it_listens_on_loopback_only_and_says_so(nodes: Nodes, host: str, level: str) -> None:
+    node = nodes.start("--listen", f"{host}:0", "--no-encoder", "--no-mdns")
     assert node.url.startswith("http://127.0.0.1:")
-    assert "loopback only" in node.log.read_text()
+    assert f"{level} process: listening on loopback only" in node.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_starts_ends_it_in_peace(number: signal.Signals) -> None:
+    start = f"""
+import os
+from edgecache.node.cli import node_main
+import edgecache.node.config
+edgecache.node.config.load = lambda *_: os.kill(os.getpid(), {int(number)}) or os.read(0, 1)
+node_main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", start], capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def test_flags_win_over_variables_and_variables_over_the_file(nodes: Nodes, tmp_path: Path) -> None:

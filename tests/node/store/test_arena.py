@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import threading
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from edgecache.node.store.arena import ARRIVING_BYTES_MAX, Arena
 from edgecache.node.store.extents import PAGE_BYTES
 from edgecache.protocol import payload as payloads
+from edgecache.protocol.errors import InvalidValue
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey
 from edgecache.protocol.payload import Payload
 
@@ -30,6 +33,15 @@ def address_of(payload: Payload) -> int:
 def resident() -> int:
     """Bytes of memory that this process has."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_a_system_that_gives_no_such_addresses_is_said_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refused)
+    with pytest.raises(InvalidValue, match="memory of 1048576 bytes: no 4194304 bytes of addresses for it: Cannot"):
+        Arena(MIB)
 
 
 def test_a_payload_lies_in_the_arena_as_it_was() -> None:
