@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..protocol.errors import InvalidValue
 from .bridge import BridgeFit, fit_bridge
-from .depth.exits import Asked, FirstLook, LastStage, Leaving, Stage, Worth, stages_of, thresholds_for
+from .depth.exits import Asked, FirstLook, LastStage, Leaving, Stage, Tried, Worth, stages_of, thresholds_for
 from .export import check, exported
 from .options import Options, Precision
 from .quantization import dynamic_int8, static_int8
@@ -36,6 +36,8 @@ class Built:
     options: Options
     files: dict[str, bytes]
     tower: Tower
+    tried: Tried | None = None
+    """With exits, what they were worth: for other thresholds without another fit."""
 
     @property
     def model_bytes(self) -> int:
@@ -67,12 +69,12 @@ def build(
     if options.is_fitted:
         assert images is not None
         wanted = torch.from_numpy(plain) if plain is not None else through(model, torch.from_numpy(images))
-    options, modules = fitted(model, options, images, wanted, asked or Asked())
+    options, modules, tried = fitted(model, options, images, wanted, asked or Asked())
     if options.runtime is Runtime.TORCH:
         graphs: dict[str, Graph] = {
             name: TorchGraph(module, is_bfloat16=options.precision.is_bfloat16) for name, module in modules.items()
         }
-        return Built(options, {}, tower_of(options, graphs))
+        return Built(options, {}, tower_of(options, graphs), tried)
     side = model.shape.image_side
     examples = images if images is not None else np.zeros((1, 3, side, side), np.float32)
     files = _files(options, modules, examples, batch)
@@ -84,13 +86,13 @@ def build(
         for name, inputs in _inputs(modules, _batches(examples, batch)):
             check(modules[name], graphs[name], inputs)
             break
-    return Built(options, files, tower_of(options, graphs))
+    return Built(options, files, tower_of(options, graphs), tried)
 
 
 def fitted(
     model: VisionTransformer, options: Options, images: Array | None, wanted: Tensor | None, asked: Asked
-) -> tuple[Options, dict[str, nn.Module]]:
-    """The modules that `options` describe, and the options with the thresholds that were found for them.
+) -> tuple[Options, dict[str, nn.Module], Tried | None]:
+    """The options with the thresholds that were found for them, the modules that they describe, and how exits did.
 
     `wanted` are the plain model's features of `images`.
     """
@@ -114,9 +116,9 @@ def fitted(
     if options.exits:
         assert pixels is not None
         assert wanted is not None
-        options, stages = _with_exits(model, options, pixels, wanted, asked)
-        return options, modules | stages
-    return options, modules | {MAIN: bridged(model, options.shortcuts, pixels, wanted, is_bridged)}
+        options, stages, tried = _with_exits(model, options, pixels, wanted, asked)
+        return options, modules | stages, tried
+    return options, modules | {MAIN: bridged(model, options.shortcuts, pixels, wanted, is_bridged)}, None
 
 
 def bridged(
@@ -170,7 +172,7 @@ def _first_look(
 
 def _with_exits(
     model: VisionTransformer, options: Options, pixels: Tensor, wanted: Tensor, asked: Asked
-) -> tuple[Options, dict[str, nn.Module]]:
+) -> tuple[Options, dict[str, nn.Module], Tried]:
     shape = model.shape
     for block in options.exits:
         if not 0 < block < (options.shortcuts.depth or shape.depth):
@@ -179,20 +181,20 @@ def _with_exits(
     is_whole = options.shortcuts == Shortcuts(is_bridged=True) and options.slim == Slim()
     stages = stages_of(reduced, options.exits)
     state: tuple[Tensor, ...] = (pixels,)
-    sureness, worths = [], []
+    tried = Tried([], [])
     for stage in stages[:-1]:
         (sure, worth), state = _tried(stage, state, wanted, options.shortcuts.is_bridged)
-        sureness.append(sure)
-        worths.append(worth)
+        tried.sureness.append(sure)
+        tried.worths.append(worth)
     if options.shortcuts.is_bridged and not is_whole:
         made, *_ = _through_stage(stages[-1], state)
         stages[-1].bridge = fit_bridge(made, wanted)
     if not options.exit_sureness:
-        options = replace(options, exit_sureness=tuple(thresholds_for(sureness, worths, asked)))
+        options = replace(options, exit_sureness=tried.thresholds(asked))
     modules: dict[str, nn.Module] = {}
     for index, stage in enumerate(stages[:-1]):
         modules |= {f"{STAGE}{index}": stage, f"{LEAVE}{index}": Leaving(stage)}
-    return options, modules | {f"{STAGE}{len(stages) - 1}": LastStage(stages[-1])}
+    return options, modules | {f"{STAGE}{len(stages) - 1}": LastStage(stages[-1])}, tried
 
 
 def _tried(

@@ -50,6 +50,19 @@ class Worth(NamedTuple):
         return cls(cosine, same.float().numpy())
 
 
+class Tried(NamedTuple):
+    """Images at each exit, over bridges that were fitted on others: thresholds for whatever is asked follow."""
+
+    sureness: list[NDArray[np.float32]]
+    """How sure they were, (images,) for each exit."""
+    worths: list[Worth]
+    """What they would have left with."""
+
+    def thresholds(self, asked: Asked) -> tuple[float, ...]:
+        """How sure one must be, for each exit."""
+        return tuple(thresholds_for(self.sureness, self.worths, asked))
+
+
 def cosine_of(made: Tensor, wanted: Tensor) -> NDArray[np.float32]:
     """For each image, the cosine of all of its features as one vector."""
     cosines: NDArray[np.float32] = F.cosine_similarity(made.flatten(1), wanted.flatten(1)).numpy()

@@ -1,7 +1,7 @@
 """Weights in fewer bits, or fewer of them not zero, with the shapes as they are.
 
 INT4 in groups makes files an eighth as large. Zeros make nothing faster on this kind of processor, where a dense
-product does not look at its numbers: that is measured, too (`python -m tests.bench.weights`).
+product does not look at its numbers: that is measured, too (`python -m tests.bench.sparse`).
 """
 
 from __future__ import annotations

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
 from edgecache.encoder import candidates
 from edgecache.encoder.attention import hybrid
 from edgecache.encoder.bench_command import Bench
-from edgecache.encoder.build import build, fitted
+from edgecache.encoder.build import Built, build, fitted
 from edgecache.encoder.depth.exits import Asked
 from edgecache.encoder.depth.gates import GatedVit, agreeing_blocks, train_gates
+from edgecache.encoder.distill import Distillation, Recipe, student_of
 from edgecache.encoder.options import PRECISIONS, Options
 from edgecache.encoder.runtimes import Runtime
 from edgecache.encoder.shortcuts import Shortcuts, Slim
@@ -29,10 +31,11 @@ Make = Callable[[Bench], torch.nn.Module]
 """A module that maps pixels to features, for what only torch can run."""
 
 
-OF_FEATURES = (Asked(0.99), Asked(0.9))
-OF_CLASSES = tuple(Asked(0.0, agreement) for agreement in (0.99, 0.98, 0.97, 0.95))
-ASKED = (*OF_FEATURES, OF_CLASSES[-1])
-"""What is asked of those who leave early or are seen small: features as true as all, or less so, or classes."""
+SEEN_SMALL = (Asked(0.9), Asked(0.0, 0.95))
+"""What is asked of those who are seen small: features that are near, or classes."""
+LEAVING = tuple(Asked(0.0, agreement) for agreement in (0.99, 0.985, 0.98))
+"""What is asked of those who leave early."""
+STUDENT_STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Case:
     def name(self) -> str:
         """As it stands in the table."""
         cosine, agreement = self.asked or (0.0, 0.0)
-        asked = [f"at {cosine:g}"] * bool(cosine) + [f"at {agreement:.0%} of the classes"] * bool(agreement)
+        asked = [f"at {cosine:g}"] * bool(cosine) + [f"at {100 * agreement:g}% of the classes"] * bool(agreement)
         return ", ".join(part for part in (str(self.options), self.what, *asked) if part)
 
 
@@ -90,28 +93,26 @@ def on(best: Options, work: Bench) -> list[Case]:
     cases += [
         Case("adaptive input resolution", side, replace(cut(), small_side=pixels), asked=asked)
         for pixels in candidates.sides(shape)
-        for asked in ASKED
+        for asked in SEEN_SMALL
     ]
     cases += [
         Case("cascade", side, replace(cut(), small_side=pixels, is_cascade=True), asked=asked)
         for pixels in candidates.sides(shape)
-        for asked in ASKED
+        for asked in SEEN_SMALL
     ]
     cases += [Case("token merging", tome, cut(merge=count)) for count in candidates.merges(shape)]
-    cases += [
-        Case("token merging", tome, replace(best, shortcuts=Shortcuts(merge=n))) for n in candidates.merges(shape)
-    ]
+    *_, many, _ = candidates.merges(shape)
+    cases.append(Case("token merging", tome, replace(best, shortcuts=Shortcuts(merge=many))))
     cases += [Case("token pruning, by attention", evit, cut(prune=schedule)) for schedule in (gentle, quarter)]
     norm = "no figure"
     cases += [
         Case("token pruning, by norm", norm, cut(prune=schedule, prune_by="norm")) for schedule in (gentle, quarter)
     ]
-    late = candidates.exits_of(shape.depth)[-1]
+    *early, late = candidates.exits_of(shape.depth)
     exits = "1.8 × (LGViT, Xu et al., 2023, trained)"
     cases += [
         Case("early exit", exits, replace(cut(), exits=after), asked=asked)
-        for after in candidates.exits_of(shape.depth)
-        for asked in (ASKED if after != late else (*OF_FEATURES, *OF_CLASSES))
+        for after, asked in (*((after, LEAVING[-1]) for after in early), *((late, asked) for asked in LEAVING))
     ]
     skip = "20 % less at no loss, trained (BlockDrop, Wu et al., 2018)"
     agreeing = agreeing_blocks(work.agreement)
@@ -141,7 +142,7 @@ def on(best: Options, work: Bench) -> list[Case]:
 def together(best: Options, work: Bench) -> list[Case]:
     """Techniques that go together, without and with what is decided image by image."""
     shape = work.model.shape
-    few, some, many, *_ = candidates.merges(shape)
+    few, some, many, _ = candidates.merges(shape)
     large, small = candidates.sides(shape)
     exits = candidates.exits_of(shape.depth)[-1]
     slim = Slim(channels=0.75)
@@ -152,22 +153,16 @@ def together(best: Options, work: Bench) -> list[Case]:
         options = replace(best, shortcuts=shortcuts, **cuts)  # type: ignore[arg-type]
         return Case("together", "no figure", options, asked=asked)
 
-    made = [
-        cut(merge=few, slim=slim),
+    asked = Asked(0.0, 0.95)
+    return [
         cut(merge=some, slim=slim),
-        *(cut(merge=merge, slim=Slim(channels=0.9)) for merge in (some, many)),
+        cut(merge=many, slim=Slim(channels=0.9)),
         cut(merge=few, side=large),
         cut(merge=some, side=small),
-        cut(side=small, slim=slim),
+        cut(asked, side=small, exits=exits),
+        cut(asked, merge=few, exits=exits),
+        *(cut(asked, merge=few, exits=exits, small_side=small, is_cascade=cascade) for cascade in (False, True)),
     ]
-    asked = ASKED[-1]
-    made += [cut(asked, side=small, exits=exits), cut(asked, side=small, exits=exits, slim=slim)]
-    made += [cut(asked, merge=merge, exits=exits) for merge in (few, some)]
-    made += [cut(asked, merge=few, small_side=side) for side in (large, small)]
-    made += [cut(asked, merge=few, small_side=small, is_cascade=True)]
-    made += [cut(asked, merge=some, exits=exits, small_side=small, is_cascade=cascade) for cascade in (False, True)]
-    made += [cut(asked, merge=some, exits=exits, small_side=small, is_cascade=True, slim=slim)]
-    return made
 
 
 def weights(best: Options, work: Bench) -> list[Case]:
@@ -187,6 +182,7 @@ def weights(best: Options, work: Bench) -> list[Case]:
     heads = "20-40 % of heads at no noticeable loss (Michel et al., 2019)"
     cases = [
         *(slim("pruning: channels", channels, Slim(channels=share)) for share in candidates.CHANNEL_SHARES),
+        changed("pruning: channels, without recovery", channels, "50% of the channels", _unrecovered),
         slim("pruning: heads, by norm", heads, Slim(heads=2 / 3)),
         changed("pruning: heads, by gradient", heads, "2/3 of the heads", heads_by(slimming.head_gradients)),
         changed("pruning: heads, by entropy", heads, "2/3 of the heads", heads_by(slimming.head_entropies)),
@@ -215,8 +211,15 @@ def weights(best: Options, work: Bench) -> list[Case]:
             lambda m, _: _vit(numbers.masked(m, lambda w: numbers.block_mask(w, 0.3))),
         )
     )
+    bert = "40 % smaller, 1.6 × as fast, 3 % worse (DistilBERT, Sanh et al., 2019)"
+    taught = f"half of the blocks, taught in {STUDENT_STEPS} steps"
+    cases.append(changed("distillation", bert, taught, _student(work, Recipe(batch=8))))
+    pruned = Recipe(batch=8, sparsity=0.5, is_rounded=True)
+    cases.append(changed("distillation, pruned and rounded", bert, f"{taught}, 50% zeros", _student(work, pruned)))
     hawq = "within 0.2 points at a mean of 3-4 bits (HAWQ, Dong et al., 2019)"
     cases.append(changed("mixed precision", hawq, "INT8 where it is borne", _mixed, plain))
+    half = "half the bytes, no loss (Micikevicius et al., 2018)"
+    cases.append(Case("float16", half, plain, None, "all in float16", lambda work: InFloat16(work.model)))
     return cases
 
 
@@ -245,6 +248,36 @@ def branching(work: Bench) -> list[Case]:
         made("attention or a kernel, routed", acmix, f"error {error:g} allowed", _hybrid(error)) for error in (0.3, 0.6)
     ]
     return cases
+
+
+class InFloat16(torch.nn.Module):
+    """A model that computes in float16 and gives features in float32."""
+
+    def __init__(self, model: VisionTransformer) -> None:
+        super().__init__()
+        self.model = deepcopy(model).half()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.model(pixels.half()).float()
+        return features
+
+
+def _student(work: Bench, recipe: Recipe) -> Change:
+    """Half of the model's blocks, taught to make its features."""
+
+    def change(model: VisionTransformer, _: Tensor) -> VisionTransformer:
+        lessons = Distillation(model, student_of(model, model.shape.depth // 2), recipe)
+        generator, pixels = torch.Generator().manual_seed(0), torch.from_numpy(work.fitted.pixels)
+        for step in range(STUDENT_STEPS):
+            chosen = pixels[torch.randint(len(pixels), (recipe.batch,), generator=generator)]
+            lessons.step(chosen, step / STUDENT_STEPS)
+        return lessons.finish()
+
+    return change
+
+
+def _unrecovered(model: VisionTransformer, pixels: Tensor) -> VisionTransformer:
+    return slimming.slimmed(model, pixels, channels=0.5, is_recovered=False)
 
 
 def _sampled(share: float, score: str) -> Make:
@@ -291,17 +324,34 @@ def _vit(model: torch.nn.Module) -> VisionTransformer:
     return model
 
 
-def made_of(work: Bench, case: Case, cosine_min: float) -> tuple[Options, dict[str, bytes], dict[str, torch.nn.Module]]:
-    """The options with the thresholds that were found, and the graphs' files, or for torch its modules."""
-    if case.make is not None:
-        return case.options, {}, {MAIN: case.make(work)}
-    asked = case.asked or Asked(cosine_min)
-    model, images, plain = work.model, work.fitted.pixels, work.plain_fitted
-    if case.change is not None:
-        tokens = model.shape.extra_tokens + model.shape.grid_side**2
-        model = case.change(model, torch.from_numpy(images[: max(1, FITTED_TOKENS // tokens)]))
-    if case.options.runtime is Runtime.TORCH:
-        options, modules = fitted(model, case.options, images, torch.from_numpy(plain), asked)
-        return options, {}, modules
-    built = build(model, case.options, images, threads=1, asked=asked, plain=plain)
-    return built.options, built.files, {}
+Made = tuple[Options, dict[str, bytes], dict[str, torch.nn.Module]]
+"""The options with the thresholds that were found, and the graphs' files, or for torch its modules."""
+
+
+class Maker:
+    """Makes cases. Of those that differ only in what is asked of who leaves early, the first is fitted for all."""
+
+    def __init__(self, work: Bench, cosine_min: float) -> None:
+        self._work, self._cosine_min = work, cosine_min
+        self._last: tuple[Options, Built] | None = None
+
+    def made(self, case: Case) -> Made:
+        """What a case is measured by; InvalidValue where it cannot be made."""
+        work = self._work
+        if case.make is not None:
+            return case.options, {}, {MAIN: case.make(work)}
+        asked = case.asked or Asked(self._cosine_min)
+        if self._last and self._last[0] == case.options and not case.options.small_side:
+            built = self._last[1]
+            if built.tried is not None:
+                return replace(built.options, exit_sureness=built.tried.thresholds(asked)), built.files, {}
+        model, images, plain = work.model, work.fitted.pixels, work.plain_fitted
+        if case.change is not None:
+            tokens = model.shape.extra_tokens + model.shape.grid_side**2
+            model = case.change(model, torch.from_numpy(images[: max(1, FITTED_TOKENS // tokens)]))
+        if case.options.runtime is Runtime.TORCH:
+            options, modules, _ = fitted(model, case.options, images, torch.from_numpy(plain), asked)
+            return options, {}, modules
+        built = build(model, case.options, images, threads=1, asked=asked, plain=plain)
+        self._last = (case.options, built)
+        return built.options, built.files, {}

@@ -27,12 +27,12 @@ from edgecache.encoder.runtimes.torch_graph import TorchGraph
 from edgecache.encoder.towers import Cascade, Exiting, Routed, Tower, tower_of
 from edgecache.protocol.errors import InvalidValue
 
-from .encoder_cases import Case, made_of
+from .encoder_cases import Case, Maker
 
 ROUNDS = 3
 GROUP = 5  # lines that take turns
-SECONDS_MAX = 0.8
-"""For an image, beyond which nobody asks any more how true it is: bfloat16 where the processor has none."""
+SECONDS_MAX = 8.0
+"""For an image, beyond which nobody asks any more how true it is."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ class Lines:
 
     def _ask(self, work: Bench, cases: Mapping[int, Case], cosine_min: float) -> None:
         (self._directory / "encoder").write_text(str(work.encoder.identity))
-        self.kept = self._read()
+        self.kept, maker = self._read(), Maker(work, cosine_min)
         for place, case in cases.items():
             if (line := self.kept.get((case.technique, case.name))) is not None:
                 if line.place != place:  # the table has grown since
@@ -102,7 +102,7 @@ class Lines:
                 continue
             started = time.perf_counter()
             try:
-                line = self._asked(work, case, cosine_min, place)
+                line = self._asked(work, case, maker, place)
             except InvalidValue as error:
                 work.say(f"left out: {case.name}: {str(error)[:200]}")
                 continue
@@ -150,9 +150,9 @@ class Lines:
                 ) from None
             yield
 
-    def _asked(self, work: Bench, case: Case, cosine_min: float, place: int) -> Line:
+    def _asked(self, work: Bench, case: Case, maker: Maker, place: int) -> Line:
         number = 1 + max((line.number for line in self.kept.values()), default=0)
-        options, files, modules = made_of(work, case, cosine_min)
+        options, files, modules = maker.made(case)
         for name, file in files.items():
             (self._directory / f"{number}-{name}.onnx").write_bytes(file)
         if not files:

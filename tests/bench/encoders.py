@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import torch
@@ -122,7 +123,9 @@ def write(section: str, lines: Lines) -> None:
     text = written(title, done)
     rows = [line.row for line in done]
     plot.draw(rows, title, DOCUMENT.with_name(f"encoders-{section}.png"))
-    plot.draw(rows, title, DOCUMENT.with_name(f"encoders-{section}-top1.png"), is_top1=True)
+    points = [points_of(line) for line in done]
+    if None not in points:
+        plot.draw(rows, title, DOCUMENT.with_name(f"encoders-{section}-top1.png"), cast("list[float]", points))
     begin, end = (f"<!-- {section}: {edge} -->" for edge in ("begin", "end"))
     before, _, rest = DOCUMENT.read_text().partition(begin)
     _, _, after = rest.partition(end)
@@ -130,8 +133,15 @@ def write(section: str, lines: Lines) -> None:
     print(text)
 
 
+def points_of(line: Line) -> float | None:
+    """Points of top-1 above the plain model's, on the same images; None without labels."""
+    if line.row.top1 is None or line.plain_top1 is None:
+        return None
+    return 100 * (line.row.top1 - line.plain_top1)
+
+
 def written(title: str, done: Sequence[Line]) -> str:
-    """The section's table. Points are those of top-1 over the plain model's on the same images."""
+    """The section's table."""
     lines = [
         f"{title}. {time.strftime('%Y-%m-%d', time.gmtime())}.",
         "",
@@ -151,9 +161,7 @@ def written(title: str, done: Sequence[Line]) -> str:
             f"{row.cosine_min:.4f}",
             f"{row.cosine_token:.4f}",
             f"{row.top1:.2%}" if row.top1 is not None else "no labels",
-            f"{100 * (row.top1 - line.plain_top1):+.1f}"
-            if row.top1 is not None and line.plain_top1 is not None
-            else "no labels",
+            f"{points:+.1f}" if (points := points_of(line)) is not None else "no labels",
             f"{row.megabytes:.1f}",
             f"{line.measured}, {line.fitted}",
         ]

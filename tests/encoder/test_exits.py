@@ -50,6 +50,13 @@ def test_a_batch_gives_each_what_it_gets_alone(tiny_model: VisionTransformer, pi
     assert np.abs(together - alone).max() < 1e-4
 
 
+def test_other_thresholds_follow_without_another_fit(tiny_model: VisionTransformer, pictures: Array) -> None:
+    first, second = (build(tiny_model, EXITS, pictures, asked=Asked(cosine)) for cosine in (0.95, 0.5))
+    assert first.options.exit_sureness != second.options.exit_sureness
+    assert first.tried is not None
+    assert first.tried.thresholds(Asked(0.5)) == pytest.approx(second.options.exit_sureness)
+
+
 @pytest.mark.parametrize("runtime", [Runtime.ONNX, Runtime.OPENVINO])
 def test_runtimes_leave_where_torch_leaves(runtime: Runtime, tiny_model: VisionTransformer, pictures: Array) -> None:
     reference = build(tiny_model, EXITS, pictures, asked=Asked(0.9))

@@ -95,11 +95,27 @@ def test_a_table_has_no_blank_cells_and_a_plot_is_drawn(tmp_path: Path) -> None:
     ]
     cells = [cell.strip() for line in measure.table(rows).splitlines() for cell in line.strip("|").split("|")]
     assert all(cells)
-    assert [row.name for row in plot.front(rows)] == ["openvino float32, merge 4", "torch float32"]
-    plot.draw(rows, "title", tmp_path / "p.png")
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert plot.front(rows, [row.cosine_mean for row in rows]) == [1, 0]
+    for points in (None, [0.0, -40.0, 0.5]):
+        plot.draw(rows, "title", tmp_path / "p.png", points)
+        assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+        (tmp_path / "p.png").unlink()
     written = json.loads(measure.as_json(rows, {"encoder": "e"}))
     assert written["results"][1]["top1"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("onnx int8", plot.ALONE),
+        ("onnx int8, merge 4, bridged", "fewer tokens"),
+        ("onnx int8, cascade 112, bridged, at 0.9", "seen small if that will do"),
+        ("onnx int8, merge 4, exits 2,3, bridged, at 95% of the classes", plot.TOGETHER),
+        ("onnx int8, bridged", plot.OTHER),
+    ],
+)
+def test_a_plot_tells_kinds_of_shortcuts_apart(name: str, kind: str) -> None:
+    assert plot.kind_of(name) == kind
 
 
 @pytest.mark.parametrize("shape", [VitShape(), VitShape(image_side=224, patch_side=16, stem=(), depth=12)])
