@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
+import math
 import os
 import sys
 from collections import Counter
@@ -14,12 +14,14 @@ from pathlib import Path
 
 from ..node.usage import WRONG_USAGE, OneLineParser
 from ..protocol.errors import InvalidValue
-from . import measure, plan, plots, policies, policies_report, report, soak, sweep, sweep_plots, traces
+from . import measure, outputs, plan, plots, policies, policies_report, report, soak, sweep, sweep_plots, traces
 from .progress import Progress
 from .scenario import SCENARIOS, Scenario, changed, scenario_named
 from .world import InvariantBroken, simulate
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
+JOBS_MAX = 1024
+SOAK_MINUTES_MAX = 24.0 * 60
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +64,7 @@ def compare_policies(arguments: argparse.Namespace) -> int:
         raise InvalidValue(f"--lru-at {arguments.lru_at * 100:g}%: whatever the size, LRU has that on none of these")
     if arguments.json is not None:
         rows = [dataclasses.asdict(result) for result in results]
-        arguments.json.write_text(json.dumps({"results": rows}, indent=1) + "\n")
+        outputs.write_json({"results": rows}, arguments.json)
     if arguments.plot is not None:
         policies_report.plot(results, arguments.plot)
     print(policies_report.table(results))
@@ -78,7 +80,7 @@ def run_cluster(arguments: argparse.Namespace) -> int:
         record = simulate(scenario, progress.show)
     result = measure.summary(record)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        outputs.write_json(result, arguments.json)
     if arguments.plot is not None:
         plots.plot(record, result, arguments.plot)
     print(report.table(result))
@@ -87,11 +89,10 @@ def run_cluster(arguments: argparse.Namespace) -> int:
 
 def _check_files(arguments: argparse.Namespace) -> None:
     """Before the long run, not after it: can what was asked for be written?"""
-    for path in (getattr(arguments, "json", None), getattr(arguments, "plot", None)):
-        if path is not None and not path.parent.is_dir():
-            raise InvalidValue(f"{path}: there is no directory {path.parent}")
-    if getattr(arguments, "plot", None) is not None:
-        policies_report.require_matplotlib()
+    if (path := getattr(arguments, "json", None)) is not None:
+        outputs.check_writable(path)
+    if (path := getattr(arguments, "plot", None)) is not None:
+        outputs.check_picture(path)
 
 
 def run_sweep(arguments: argparse.Namespace) -> int:
@@ -101,7 +102,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     scenarios = sweep.scenarios_of(arguments.grid)
     rows = {}
     with Progress(arguments.grid.stem, is_shown=not arguments.quiet) as progress:
-        for number, row in sweep.run(scenarios, arguments.out, arguments.jobs or os.cpu_count() or 1, arguments.dask):
+        for number, row in sweep.run(scenarios, arguments.out, arguments.jobs, arguments.dask):
             rows[number] = row
             progress.show(len(rows) / len(scenarios), f"{len(rows)} of {len(scenarios)} runs")
     if arguments.plot is not None:
@@ -113,8 +114,8 @@ def run_sweep(arguments: argparse.Namespace) -> int:
 def run_plan(arguments: argparse.Namespace) -> int:
     """The smallest cluster that keeps a promise; exit status 1 when there is none."""
     _check_files(arguments)
-    if not arguments.p95_ms > 0:
-        raise InvalidValue(f"--p95-ms {arguments.p95_ms:g}: expected more than 0")
+    if not 0 < arguments.p95_ms < math.inf:
+        raise InvalidValue(f"--p95-ms {arguments.p95_ms:g}: expected more than 0 and a number")
     names = ("device", "workload", "devices", "model", "link", "hours", "seed", "policy")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     scenario = changed(Scenario(name="plan", hours=4.0), given)
@@ -125,17 +126,17 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
     found = plan.plan(scenario, arguments.p95_ms, begin)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(plan.as_json(found), indent=1) + "\n")
+        outputs.write_json(plan.as_json(found), arguments.json)
     print(plan.report(found, scenario, arguments.p95_ms))
     return DONE if found.best is not None else FAILED
 
 
 def run_soak(arguments: argparse.Namespace) -> int:
     """Random days; InvariantBroken names the first seed that fails."""
-    if arguments.seeds < 1 or not arguments.minutes > 0:
-        raise InvalidValue(
-            f"{arguments.seeds} seeds of {arguments.minutes:g} minutes: expected at least 1, and more than 0"
-        )
+    if arguments.seeds < 1:
+        raise InvalidValue(f"--seeds {arguments.seeds}: expected 1 or more")
+    if not 0 < arguments.minutes <= SOAK_MINUTES_MAX:
+        raise InvalidValue(f"--minutes {arguments.minutes:g}: expected more than 0 and at most {SOAK_MINUTES_MAX:g}")
     logging.getLogger("edgecache").setLevel(logging.CRITICAL)  # what breaks here, breaks on purpose
     happened: Counter[str] = Counter()
     with Progress("soak", is_shown=not arguments.quiet) as progress:
@@ -188,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     add("grid", type=Path, metavar="GRID.toml", help="settings of a scenario, and in [grid] lists of them")
     add("--out", type=Path, default=Path("sweep.csv"), metavar="FILE", help=".csv or .parquet (default: sweep.csv)")
     add("--plot", type=Path, metavar="FILE.png", help="draw hit rate over memory and uplink there")
-    add("--jobs", type=int, metavar="N", help="processes (default: one a core)")
+    add("--jobs", type=_jobs, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)")
     add("--dask", metavar="tcp://HOST:PORT", help="run on the workers of a Dask cluster instead")
     add("--quiet", action="store_true", help="show no progress")
 
@@ -225,6 +226,13 @@ def _policy(name: str) -> str:
     if name not in policies.MAKERS:
         raise argparse.ArgumentTypeError(f"there is no policy {name!r}, but {', '.join(policies.MAKERS)}")
     return name
+
+
+def _jobs(text: str) -> int:
+    jobs = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if not 1 <= jobs <= JOBS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {JOBS_MAX}")
+    return jobs
 
 
 def _sizes(text: str) -> list[float]:

@@ -26,8 +26,9 @@ class Tried:
     replicas: int
     uplink: str
     hit_rate: float
-    p50_ms: float
-    p95_ms: float
+    p50_ms: float | None
+    """None where nobody was answered."""
+    p95_ms: float | None
     is_enough: bool
 
     @property
@@ -95,7 +96,7 @@ def _try(scenario: Scenario, memory: int, replicas: int, uplink: str, p95_ms: fl
         changed = replace(changed, uplink=uplink)
     result = summary(simulate(changed))
     warm = result["latency_ms"]["warm"]
-    is_enough = not result["failed"] and warm["p95"] <= p95_ms
+    is_enough = not result["failed"] and warm["p95"] <= p95_ms  # of no answers there is no percentile, but a failure
     return Tried(memory, replicas, uplink, result["hit_rate_warm"], warm["p50"], warm["p95"], is_enough)
 
 
@@ -125,15 +126,20 @@ def report(found: Plan, scenario: Scenario, p95_ms: float) -> str:
         uplink = "no cloud tier" if best.uplink == "none" else f"a cloud tier over {best.uplink}"
         lines.append(
             f"{best.memory_bytes / _MIB:g} MiB for features on each of {scenario.devices} × {scenario.device}, "
-            f"--replicas {best.replicas}, {uplink}: p95 {best.p95_ms:.1f} ms, hit rate {best.hit_rate:.1%} once warm"
+            f"--replicas {best.replicas}, {uplink}: p95 {_milliseconds(best.p95_ms)} ms, hit rate {best.hit_rate:.1%} "
+            f"once warm"
         )
     lines += ["", f"{'MiB each':>9}  copies  uplink  hit rate    p50 ms    p95 ms  p95 ≤ {p95_ms:g} ms"]
     for run in sorted(found.tried, key=lambda run: (run.replicas, UPLINKS.index(run.uplink), run.memory_bytes)):
         lines.append(
-            f"{run.memory_bytes / _MIB:9g}  {run.replicas:6}  {run.uplink:6}  {run.hit_rate:8.1%}  {run.p50_ms:8.1f}  "
-            f"{run.p95_ms:8.1f}  {'yes' if run.is_enough else 'no'}"
+            f"{run.memory_bytes / _MIB:9g}  {run.replicas:6}  {run.uplink:6}  {run.hit_rate:8.1%}  "
+            f"{_milliseconds(run.p50_ms):>8}  {_milliseconds(run.p95_ms):>8}  {'yes' if run.is_enough else 'no'}"
         )
     return "\n".join(lines)
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
 
 
 def as_json(found: Plan) -> dict[str, Any]:

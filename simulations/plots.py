@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .measure import TIERS, always_cloud, always_encode
-from .policies_report import require_matplotlib
+from .outputs import require_matplotlib
 from .report import counted
 from .workloads.requests import HOUR_S
 from .world import Answer, Record

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from ..protocol.errors import InvalidValue
+from .outputs import require_matplotlib
 from .policies import Result
 
 _COLUMNS_MAX = 3  # of plots side by side
@@ -57,14 +57,6 @@ def plot(results: Sequence[Result], path: Path) -> None:
     figure.tight_layout(rect=(0, 0.7 / (3.4 * rows + 0.7), 1, 1))
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
-
-
-def require_matplotlib() -> None:
-    """Draw into files, not on a screen. InvalidValue when there is nothing to draw with."""
-    try:
-        importlib.import_module("matplotlib").use("Agg")
-    except ImportError as error:
-        raise InvalidValue("--plot needs matplotlib: pip install 'edgecache[simulations]'") from error
 
 
 def _ratio(value: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..node.config import parse_size
 from ..node.eviction.policies import POLICIES, POLICY_USUAL
+from ..node.membership import MEMBERS_MAX
 from ..node.store.memory import ENTRY_OVERHEAD_BYTES
 from ..protocol.errors import InvalidValue
 from ..protocol.payload import Codec
@@ -21,7 +22,9 @@ from .workloads.catalogue import WORKLOADS, workload
 from .workloads.log import IMAGE_BYTES_MAX
 
 HEADER_BYTES = 192  # of a payload whose encoder has a name as short as a modelled one's
-DEVICES_MAX = 2000
+DEVICES_MAX = MEMBERS_MAX
+SEED_MAX = 2**53 - 1  # what every reader of JSON and of tables keeps exactly
+SIZE_MAX = 2**50  # of a memory or a disk
 REPLICAS_MAX = 16
 HOURS_MAX = 24.0 * 366
 _MIB = 1024**2
@@ -78,13 +81,15 @@ class Scenario:
         _between("devices", self.devices, 1, DEVICES_MAX)
         _between("replicas", self.replicas, 1, REPLICAS_MAX)
         _between("image_bytes", self.image_bytes, 1, IMAGE_BYTES_MAX)
+        _between("seed", self.seed, 0, SEED_MAX)
         if not 0 < self.hours <= HOURS_MAX:
             raise InvalidValue(f"hours = {self.hours:g}: expected more than 0 and at most {HOURS_MAX:g}")
         smallest = entry_bytes(self.model)
-        if self.memory_bytes and self.memory_bytes < smallest:
-            raise InvalidValue(f"memory of {self.memory_bytes} bytes: the features of one image have {smallest}")
-        if self.disk_bytes and self.disk_bytes < smallest:
-            raise InvalidValue(f"disk of {self.disk_bytes} bytes: the features of one image have {smallest}")
+        for what, size in (("memory", self.memory_bytes), ("disk", self.disk_bytes)):
+            if size and size < smallest:
+                raise InvalidValue(f"{what} of {size} bytes: the features of one image have {smallest}")
+            if size > SIZE_MAX:
+                raise InvalidValue(f"{what} of {size} bytes: at most {SIZE_MAX}")
         return self
 
     @property
@@ -151,11 +156,19 @@ def scenario_named(text: str, changes: Mapping[str, Any]) -> Scenario:
     return changed(scenario, changes)
 
 
+def preset(name: object) -> Scenario:
+    """One of SCENARIOS; InvalidValue says which there are."""
+    if not isinstance(name, str) or name not in SCENARIOS:
+        raise InvalidValue(f"there is no scenario {name!r}, but {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
+
+
 def changed(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     """`scenario` with other values, as a file or a command line gives them; InvalidValue."""
     read: dict[str, Any] = {}
     parameters = dict(scenario.parameters)
-    for key, value in changes.items():
+    # The workload first: what else is said may be one of its parameters.
+    for key, value in sorted(changes.items(), key=lambda change: change[0] != "workload"):
         if key == "workload" and isinstance(value, Mapping):
             parameters = {name: given for name, given in value.items() if name != "kind"}
             read["workload"] = _text("workload.kind", value.get("kind", scenario.workload))
@@ -178,11 +191,8 @@ def _from_file(path: Path) -> Scenario:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidValue(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     try:
-        if (base := table.pop("scenario", None)) is not None:
-            if base not in SCENARIOS:
-                raise InvalidValue(f"there is no scenario {base!r}, but {', '.join(SCENARIOS)}")
-            return changed(replace(SCENARIOS[base], name=path.stem), table)
-        return changed(Scenario(name=path.stem), table)
+        base = preset(table.pop("scenario")) if "scenario" in table else Scenario()
+        return changed(replace(base, name=path.stem), table)
     except InvalidValue as error:
         raise InvalidValue(f"{path}: {error}") from None
 
@@ -228,10 +238,13 @@ def _memory(key: str, value: object) -> int:
 
 
 def _size(key: str, value: object) -> int:
-    try:
-        size = parse_size(value) if isinstance(value, str) else _whole(key, value)
-    except InvalidValue as error:
-        raise InvalidValue(f"{key}: {error}") from None
+    if not isinstance(value, str):
+        size = _whole(key, value)
+    else:
+        try:
+            size = parse_size(value)
+        except InvalidValue as error:
+            raise InvalidValue(f"{key}: {error}") from None
     if size < 0:
         raise InvalidValue(f"{key} = {value!r}: expected a size such as 512MiB")
     return size

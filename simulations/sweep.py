@@ -6,19 +6,22 @@ import csv
 import importlib
 import itertools
 import json
+import signal
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 from ..protocol.errors import InvalidValue
 from .measure import TIERS, described, summary
-from .scenario import SCENARIOS, Scenario, changed
-from .world import simulate
+from .outputs import check_writable
+from .scenario import Scenario, changed, preset
+from .world import InvariantBroken, simulate
 
 RUNS_MAX = 100_000
+DASK_WITHIN_S = 10
 SUFFIXES = (".csv", ".parquet")
 
 Row = dict[str, Any]
@@ -42,19 +45,19 @@ def scenarios_of(path: Path) -> list[Scenario]:
         runs *= len(values)
     if runs > RUNS_MAX:
         raise InvalidValue(f"{path}: {runs:,} combinations, at most {RUNS_MAX:,}")
-    name = table.pop("scenario", "retail")
-    if name not in SCENARIOS:
-        raise InvalidValue(f"{path}: there is no scenario {name!r}, but {', '.join(SCENARIOS)}")
     try:
-        base = changed(SCENARIOS[name], table)
+        base = changed(preset(table.pop("scenario", "retail")), table)
         return [changed(base, dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
     except InvalidValue as error:
         raise InvalidValue(f"{path}: {error}") from None
 
 
 def row_of(scenario: Scenario) -> Row:
-    """One run: its settings, and what came of it."""
-    result = summary(simulate(scenario))
+    """One run: its settings, and what came of it. InvariantBroken names all that the run depends on."""
+    try:
+        result = summary(simulate(scenario))
+    except InvariantBroken as error:
+        raise InvariantBroken(f"{error}, in a run of {json.dumps(described(scenario))}") from error
     answers, requests = result["answers"], max(1, result["requests"])
     return {
         **settings_of(scenario),
@@ -88,11 +91,13 @@ def settings_of(scenario: Scenario) -> Row:
 def run(scenarios: Sequence[Scenario], out: Path, jobs: int, dask: str | None) -> Iterator[tuple[int, Row]]:
     """Each run's number and row, as they end; those that are in `out` or beside it already come first.
 
-    A row is kept in a file beside `out` as soon as it is there; `out` is written at the end, in the grid's order.
+    A row is kept in a file beside `out` as soon as it is there; `out` is written at the end, in the grid's order. What
+    other grids have left in the two files stays, behind this one's: runs take long.
     """
-    aside = out.with_name(out.name + ".unfinished")
+    aside = _aside(out)
     known = {_identity(row): row for row in [*(_read(out) if out.exists() else []), *_read_lines(aside)]}
-    rows: list[Row | None] = [known.get(_identity(settings_of(scenario))) for scenario in scenarios]
+    wanted = [_identity(settings_of(scenario)) for scenario in scenarios]
+    rows: list[Row | None] = [known.get(identity) for identity in wanted]
     for number, row in enumerate(rows):
         if row is not None:
             yield number, row
@@ -103,33 +108,51 @@ def run(scenarios: Sequence[Scenario], out: Path, jobs: int, dask: str | None) -
             file.flush()
             rows[number] = row
             yield number, row
-    write([row for row in rows if row is not None], out)
-    aside.unlink()
+    others = known.keys() - wanted
+    write([row for row in rows if row is not None] + [row for key, row in known.items() if key in others], out)
+    aside.unlink(missing_ok=True)
 
 
 def _in_parallel(work: Sequence[tuple[int, Scenario]], jobs: int, dask: str | None) -> Iterator[tuple[int, Row]]:
+    jobs = min(jobs, len(work))
     if dask is not None:
         yield from _on_dask(work, dask)
-    elif jobs == 1:
+    elif jobs <= 1:
         for number, scenario in work:
             yield number, row_of(scenario)
     else:
+        others = active_children()
         with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-            futures: dict[Future[Row], int] = {pool.submit(row_of, scenario): number for number, scenario in work}
+            # Ctrl-C goes to every process of a terminal. Those that begin here do not hear it: this one ends them.
+            former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                futures: dict[Future[Row], int] = {pool.submit(row_of, scenario): number for number, scenario in work}
+            finally:
+                signal.signal(signal.SIGINT, former)
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
-            finally:
+            except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                for process in active_children():
+                    if process not in others:
+                        process.terminate()
+                raise
 
 
 def _on_dask(work: Sequence[tuple[int, Scenario]], address: str) -> Iterator[tuple[int, Row]]:
-    """On the workers of a Dask cluster, which need edgecache installed. InvalidValue without dask; OSError."""
+    """On the workers of a Dask cluster, which need edgecache installed. InvalidValue where there is none."""
     try:
         distributed = importlib.import_module("distributed")
     except ImportError as error:
         raise InvalidValue("--dask needs distributed: pip install 'edgecache[dask]'") from error
-    with distributed.Client(address, timeout=10) as client:
+    try:
+        client = distributed.Client(address, timeout=DASK_WITHIN_S)
+    except ValueError as error:
+        raise InvalidValue(f"--dask {address}: {error}; expected tcp://HOST:PORT") from None
+    except OSError as error:
+        raise InvalidValue(f"--dask {address}: no scheduler answers there within {DASK_WITHIN_S} s") from error
+    with client:
         futures = {client.submit(row_of, scenario, pure=False): number for number, scenario in work}
         for future in distributed.as_completed(futures):
             yield futures[future], future.result()
@@ -146,26 +169,44 @@ def check_out(out: Path) -> None:
         raise InvalidValue(f"{out}: there is no directory {out.parent}")
     if out.suffix == ".parquet":
         _parquet(out)
+    check_writable(out)
+    check_writable(_aside(out))
+    if out.exists():
+        _read(out)
 
 
 def write(rows: Sequence[Row], out: Path) -> None:
-    """All rows in one file."""
+    """All rows in one file, which is the former one or the whole new one, whatever happens meanwhile."""
+    new = out.with_name(out.name + ".new")
     if out.suffix == ".parquet":
         pyarrow, parquet = _parquet(out)
-        parquet.write_table(pyarrow.Table.from_pylist(list(rows)), out)
-        return
-    with out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+        parquet.write_table(pyarrow.Table.from_pylist(list(rows)), new)
+    else:
+        with new.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+    new.replace(out)
 
 
 def _read(out: Path) -> list[Row]:
-    if out.suffix == ".parquet":
-        rows: list[Row] = _parquet(out)[1].read_table(out).to_pylist()
-        return rows
-    with out.open(newline="") as file:
-        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    """What a sweep has written; InvalidValue where it is something else, which shall not be lost."""
+    try:
+        if out.suffix == ".parquet":
+            rows: list[Row] = _parquet(out)[1].read_table(out).to_pylist()
+        else:
+            with out.open(newline="") as file:
+                rows = [{name: _value(text or "") for name, text in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise InvalidValue(f"{out}: not the results of a sweep: {getattr(error, 'strerror', None) or error}") from None
+    for name in SETTINGS:
+        if rows and name not in rows[0]:
+            raise InvalidValue(f"{out}: not the results of this version's sweeps: there is no column {name!r}")
+    return rows
+
+
+def _aside(out: Path) -> Path:
+    return out.with_name(out.name + ".unfinished")
 
 
 def _read_lines(aside: Path) -> list[Row]:
@@ -190,7 +231,7 @@ def _value(text: str) -> Any:
     return text or None
 
 
-SETTINGS = tuple(settings_of(next(iter(SCENARIOS.values()))))
+SETTINGS = tuple(settings_of(Scenario()))
 
 
 def _identity(row: Mapping[str, Any]) -> str:

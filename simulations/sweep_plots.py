@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .policies_report import require_matplotlib
+from .outputs import require_matplotlib
 from .report import counted
 from .sweep import SETTINGS, Row, means, pareto, uplink_bytes_per_request
 

@@ -15,6 +15,8 @@ import numpy as np
 from ..protocol.errors import InvalidValue
 
 SUFFIXES = (".u64.gz", ".csv.gz", ".csv")
+SIZE_MAX = 10**15
+"""Of an entry, in bytes or whatever the trace counts in: sums of them are still numbers that a float holds well."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def read(path: Path) -> Trace:
     name = path.name.removesuffix(suffix)
     try:
         trace = _read_u64(name, path) if suffix == ".u64.gz" else _read_csv(name, path)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise InvalidValue(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not trace.keys:
         raise InvalidValue(f"{path}: there is no request in it")
@@ -50,46 +52,54 @@ def _read_u64(name: str, path: Path) -> Trace:
 
 
 def _read_csv(name: str, path: Path) -> Trace:
-    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+    opened = gzip.open if path.suffix == ".gz" else open
+    # Spreadsheets begin a file with a byte order mark. What is no UTF-8 is a key like any other.
+    with opened(path, "rt", newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         return _from_rows(name, _rows(path, file))
 
 
 def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, int]]:
     """The key and the size of each line; a first line `time,key[,size]` is a heading."""
     reader = csv.reader(lines)
-    columns = 0
+    columns, before = 0, -math.inf
     for row in reader:
         if not columns:
             columns = len(row)
             if [field.strip().lower() for field in row] in (["time", "key"], ["time", "key", "size"]):
                 continue
         try:
-            yield _parse(row, columns)
+            time, key, size = _parse(row, columns)
+            if time < before:
+                raise ValueError(f"time {time:g} is before {before:g} in the line above")
         except ValueError as error:
             raise InvalidValue(f"{path}, line {reader.line_num}: {error}") from error
+        before = time
+        yield key, size
 
 
-def _parse(row: list[str], columns: int) -> tuple[str, int]:
+def _parse(row: list[str], columns: int) -> tuple[float, str, int]:
+    """Time, key and size; ValueError."""
     if len(row) != columns or columns not in (2, 3):
         raise ValueError(f"{','.join(row)[:80]!r} is not time,key{',size' if columns == 3 else '[,size]'}")
-    time, key = row[0], row[1].strip()
-    if not _is_number(time):
-        raise ValueError(f"time {time[:80]!r} is not a number")
+    time, key = _time(row[0]), row[1].strip()
     if not key:
         raise ValueError("there is no key")
     if columns == 2:
-        return key, 1
+        return time, key, 1
     size = row[2].strip()
-    if not (size.isascii() and size.isdigit() and int(size) > 0):
-        raise ValueError(f"size {size[:80]!r} is not a whole number above 0")
-    return key, int(size)
+    if not (size.isascii() and size.isdigit() and len(size) <= len(str(SIZE_MAX)) and 0 < int(size) <= SIZE_MAX):
+        raise ValueError(f"size {size[:80]!r} is not a whole number from 1 to {SIZE_MAX}")
+    return time, key, int(size)
 
 
-def _is_number(text: str) -> bool:
+def _time(text: str) -> float:
     try:
-        return math.isfinite(float(text))
+        time = float(text)
     except ValueError:
-        return False
+        time = math.nan
+    if not math.isfinite(time):
+        raise ValueError(f"time {text[:80]!r} is not a number")
+    return time
 
 
 def _from_rows(name: str, rows: Iterable[tuple[str, int]]) -> Trace:

@@ -16,7 +16,7 @@ from ..node.eviction.policies import POLICIES
 from ..node.found import Found
 from ..node.store.cloud import CloudTier
 from ..node.store.cloud_queue import WriteQueue, puts_bytes_max
-from ..protocol.errors import EdgeCacheError, EncoderUnavailable
+from ..protocol.errors import EdgeCacheError, EncoderUnavailable, InvalidValue
 from ..protocol.features import Source
 from ..protocol.keys import FeatureKey
 from . import virtual_time
@@ -128,9 +128,9 @@ class World:
     ) -> None:
         """`device` and the nodes' `ids`, where they are those of real nodes to compare with."""
         if not len(requests):
-            raise InvariantBroken("a workload without requests")
+            raise InvalidValue(f"{scenario.workload} asks for nothing within {scenario.hours:g} h")
         self.devices = scenario.devices
-        self.minutes = scenario.hours * 60
+        self.minutes = float(requests.times[-1]) / 60 if scenario.is_log else scenario.hours * 60
         self.rng = random.Random(f"{scenario.seed}:faults")
         self._scenario = scenario
         self._requests = requests
@@ -174,7 +174,7 @@ class World:
             faults = [asyncio.ensure_future(FAULTS[name](self)) for name in self._scenario.faults]
             sampler = asyncio.ensure_future(self._sample())
             await self._ask_all()
-            await asyncio.sleep(max(0.0, self._scenario.hours * HOUR_S - self._now() if faults else 0.0))
+            await asyncio.sleep(max(0.0, self.minutes * 60 - self._now() if faults else 0.0))
             sampler.cancel()
             await self._end(faults)
             if faults:
@@ -213,14 +213,19 @@ class World:
         loop = asyncio.get_running_loop()
         asked_at = loop.time()
         answer = Answer.FAILED
+        found, failure = None, None
         try:
             found = await node.lookup.get(key, key.digest)
         except EncoderUnavailable:
-            found = None
+            pass
+        except Exception as error:  # whatever it is, the seed that shows it is to be named
+            failure = error
         took_s = loop.time() - asked_at
         if self.cluster.nodes[device] is not node or not self.cluster.is_running(device):
             self.record.answers[number] = Answer.DOWN
             return
+        if failure is not None:
+            self._break(f"device {device} raised {failure!r}")
         if found is not None:
             answer = _ANSWERS[found.source]
             self._check(found, key, version)

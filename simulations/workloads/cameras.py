@@ -8,7 +8,7 @@ from itertools import takewhile
 import numpy as np
 
 from .edge_vision import HOURS_PER_DAY, EdgeVision
-from .requests import HOUR_S, Requests, in_order
+from .requests import HOUR_S, Requests, bounded, in_order
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Cameras:
 
     def requests(self, devices: int, hours: float, rng: np.random.Generator) -> Requests:
         """One camera a device."""
+        bounded(devices * hours * self.things_per_hour / (1 - EdgeVision.again))
         begins_s = (self.begins if hours < HOURS_PER_DAY else 0.0) * HOUR_S
         site = EdgeVision(
             cameras=devices,

@@ -30,6 +30,11 @@ WORKLOADS: Mapping[str, type[Any]] = MappingProxyType(
     }
 )
 _SHARES = ("overlap", "novel", "still", "regulars", "changed")
+ITEMS_MAX = 2**20
+"""Of products, pictures, tiles, waypoints: more than any site has."""
+# What may be 0, and the most that others may be; what is not named, up to ITEMS_MAX.
+_MAY_BE_ZERO = (*_SHARES, "opens", "begins", "pause_s")
+_MOST = MappingProxyType(dict.fromkeys(_SHARES, 1) | {"exponent": 10, "opens": 24, "closes": 24, "begins": 24})
 
 
 def workload(name: str, parameters: Mapping[str, Any]) -> Workload:
@@ -42,9 +47,9 @@ def workload(name: str, parameters: Mapping[str, Any]) -> Workload:
             raise InvalidValue(f"workload {name} has no parameter {key!r}, but {', '.join(kinds)}")
         if isinstance(value, bool) or not isinstance(value, int if isinstance(kinds[key], int) else (int, float)):
             raise InvalidValue(f"{key} = {value!r} of workload {name}: expected a number such as {kinds[key]}")
-        if key in _SHARES and not 0 <= value <= 1:
-            raise InvalidValue(f"{key} = {value!r} of workload {name}: expected a share from 0 to 1")
-        if key not in _SHARES and value <= 0 and key not in ("opens", "begins", "pause_s"):
-            raise InvalidValue(f"{key} = {value!r} of workload {name}: expected a number above 0")
+        most, least = _MOST.get(key, ITEMS_MAX), "from 0" if key in _MAY_BE_ZERO else "above 0"
+        if not (0 <= value <= most and (value or key in _MAY_BE_ZERO)):
+            what = "a share" if key in _SHARES else "a number"
+            raise InvalidValue(f"{key} = {value!r} of workload {name}: expected {what} {least} to {most}")
     made: Workload = WORKLOADS[name](**parameters)
     return made

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .requests import HOUR_S, Requests, in_order, numbered
+from .requests import HOUR_S, Requests, bounded, in_order, numbered
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Drones:
         flight_s = self.strip * self.length * self.tile_s
         flights = int(np.ceil(hours * HOUR_S / (flight_s + self.pause_s)))
         columns, rows = apart * devices + self.strip, self.length
+        bounded(flights * self.length * max(columns, devices * self.strip))
         edition = np.cumsum(rng.random((flights, columns, rows)) < self.changed, axis=0)
         times, of, images = [], [], []
         line, along = np.divmod(np.arange(self.strip * rows), rows)

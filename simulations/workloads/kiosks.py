@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...protocol.errors import InvalidValue
 from .requests import HOUR_S, Requests, arrivals, in_order, numbered, zipf
 
 
@@ -55,13 +56,17 @@ class FlashCrowd(Kiosks):
     crowd_images: int = 5
     crowd_factor: float = 15.0
 
+    def __post_init__(self) -> None:
+        if not self.crowd_factor >= 1:
+            raise InvalidValue(f"crowd_factor = {self.crowd_factor:g}: expected 1 or more")
+
     def requests(self, devices: int, hours: float, rng: np.random.Generator) -> Requests:
         """The day as ever, and the crowd on top."""
         times, of = arrivals(rng, devices, hours, lambda hour: self.per_hour)
         images = self._choose(times, of, devices, rng)
         crowd_h = min(self.crowd_minutes / 60, hours / 2)
         since, who = arrivals(rng, devices, crowd_h, lambda hour: self.per_hour * (self.crowd_factor - 1))
-        what = numbered(2**22, 0, rng.integers(0, self.crowd_images, len(since)))
+        what = numbered(devices + 1, 0, rng.integers(0, self.crowd_images, len(since)))
         return in_order(
             np.concatenate([times, hours / 2 * HOUR_S + since]),
             np.concatenate([of, who]),

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from ...protocol.errors import InvalidValue
-from .requests import Requests
+from .requests import REQUESTS_MAX, Requests
 
 COLUMNS = ("time", "device", "digest")
+TIME_MAX_S = 1e15  # from there on floats have no room for tenths of a second
 IMAGE_BYTES_MAX = 10**10 - 1  # 10 GB: what is longer is no image, and sums of 10^8 of them still fit 64 bits
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})", re.ASCII)
+_WHOLE = re.compile(r"([0-9]+)(?:\.0*)?", re.ASCII)  # a column with gaps becomes 120000.0 in many a program
 
 
 def read_log(path: Path) -> Requests:
@@ -31,8 +33,8 @@ def read_log(path: Path) -> Requests:
         raise InvalidValue(f"{path}: a log ends in .csv or .parquet")
     try:
         requests = _requests(path, _csv_rows(path) if path.suffix == ".csv" else _parquet_rows(path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidValue(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise InvalidValue(f"{path}: {error.strerror or error}") from error
     if not len(requests):
         raise InvalidValue(f"{path}: there is no request in it")
     return requests
@@ -51,6 +53,8 @@ def _requests(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Requests:
                 raise ValueError(f"time {time:g} is before {times[-1]:g} in the line above")
         except ValueError as error:
             raise InvalidValue(f"{path}, line {line}: {error}") from None
+        if len(times) == REQUESTS_MAX:
+            raise InvalidValue(f"{path}, line {line}: more than {REQUESTS_MAX:,} requests")
         times.append(time)
         of.append(devices.setdefault(device, len(devices)))
         image = images.setdefault(digest, len(images))
@@ -77,8 +81,8 @@ def _parsed(row: list[str]) -> tuple[float, str, bytes, int]:
         time = float(row[0])
     except ValueError:
         time = math.nan
-    if not math.isfinite(time):
-        raise ValueError(f"time {row[0][:80]!r} is not a number")
+    if not abs(time) <= TIME_MAX_S:
+        raise ValueError(f"time {row[0][:80]!r} is not a number of seconds, at most {TIME_MAX_S:g}")
     if not row[1].strip():
         raise ValueError("there is no device")
     digest = _DIGEST.fullmatch(row[2].strip())
@@ -90,23 +94,28 @@ def _parsed(row: list[str]) -> tuple[float, str, bytes, int]:
 def _size(text: str) -> int:
     if not text:
         return 0
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(IMAGE_BYTES_MAX)) and int(text) > 0):
+    whole = _WHOLE.fullmatch(text)
+    if whole is None or len(whole[1]) > len(str(IMAGE_BYTES_MAX)) or not int(whole[1]):
         raise ValueError(f"bytes {text[:80]!r} is not a whole number from 1 to {IMAGE_BYTES_MAX}")
-    return int(text)
+    return int(whole[1])
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    with path.open(newline="") as file:
+    # Spreadsheets begin a file with a byte order mark. What is no UTF-8 is a wrong line like any other.
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.reader(file)
-        for row in reader:
-            if reader.line_num == 1 and [cell.strip().lower() for cell in row[:3]] == list(COLUMNS):
-                continue
-            if row:
-                yield reader.line_num, row
+        try:
+            for row in reader:
+                if reader.line_num == 1 and [cell.strip().lower() for cell in row[:3]] == list(COLUMNS):
+                    continue
+                if row:
+                    yield reader.line_num, row
+        except csv.Error as error:
+            raise InvalidValue(f"{path}, line {reader.line_num}: {error}") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Rows count as lines, from 1."""
+    """Rows count as lines, from 1. A digest may be text or its 32 bytes."""
     try:
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
@@ -120,7 +129,18 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InvalidValue(f"{path}: there is no column {missing[0]}, but {', '.join(file.schema_arrow.names)}")
     columns = [*COLUMNS, *(["bytes"] if "bytes" in file.schema_arrow.names else [])]
     line = 0
-    for batch in file.iter_batches(columns=columns):
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+    for batch in _batches(path, file, columns):
+        for row in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
             line += 1
-            yield line, ["" if cell is None else str(cell) for cell in row]
+            yield line, [_text(cell) for cell in row]
+
+
+def _batches(path: Path, file: Any, columns: list[str]) -> Iterator[Any]:
+    try:
+        yield from file.iter_batches(columns=columns)
+    except ValueError as error:  # pyarrow's for what is damaged
+        raise InvalidValue(f"{path}: {error}") from None
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None else cell.hex() if isinstance(cell, bytes) else str(cell)

@@ -10,7 +10,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...protocol.errors import InvalidValue
+
 HOUR_S = 3600.0
+REQUESTS_MAX = 20_000_000
+"""Of one run: their arrays take a gigabyte, and answering them days."""
+_PART_BITS = 26
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +59,9 @@ def arrivals(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Times and devices of Poisson arrivals, `per_hour(hour)` on average at each device; not sorted."""
     times, of = [], []
-    for hour in range(int(np.ceil(hours))):
-        length_h = min(1.0, hours - hour)
+    lengths_h = [min(1.0, hours - hour) for hour in range(int(np.ceil(hours)))]
+    bounded(devices * sum(per_hour(hour) * length_h for hour, length_h in enumerate(lengths_h)))
+    for hour, length_h in enumerate(lengths_h):
         counts = rng.poisson(per_hour(hour) * length_h, devices)
         of.append(np.repeat(np.arange(devices), counts))
         times.append((hour + rng.random(int(counts.sum())) * length_h) * HOUR_S)
@@ -74,9 +80,19 @@ def opening_hours(per_hour: float, opens: float, closes: float) -> Callable[[flo
     return lambda hour: per_hour if opens <= hour % 24 < closes else per_hour / 50
 
 
+def bounded(requests: float) -> None:
+    """InvalidValue when so many would be made."""
+    if requests > REQUESTS_MAX:
+        raise InvalidValue(f"{requests:,.0f} requests, at most {REQUESTS_MAX:,}: fewer devices, hours or an hour")
+
+
 def numbered(*parts: NDArray[np.int64] | int) -> NDArray[np.int64]:
-    """One number for each combination: parts below 2^20, the first one's below 2^23."""
+    """One number for each combination of up to three parts. InvalidValue where two would get the same one."""
     number = np.asarray(parts[0], np.int64)
+    bits = 63 - _PART_BITS * (len(parts) - 1)
+    for part, below in zip(parts, (2**bits, *[2**_PART_BITS] * (len(parts) - 1)), strict=True):
+        if np.size(part) and not 0 <= np.min(part) <= np.max(part) < below:
+            raise InvalidValue(f"more than {below:,} things of one kind to tell from each other")
     for part in parts[1:]:
-        number = number * 2**20 + part
+        number = number * 2**_PART_BITS + part
     return number

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...protocol.errors import InvalidValue
 from .requests import HOUR_S, Requests, arrivals, in_order, numbered, opening_hours, zipf
 
 
@@ -32,6 +33,10 @@ class Retail:
     novel: float = 0.03
     opens: float = 8.0
     closes: float = 21.0
+
+    def __post_init__(self) -> None:
+        if not self.opens < self.closes:
+            raise InvalidValue(f"opens = {self.opens:g}, closes = {self.closes:g}: expected it to close after it opens")
 
     def requests(self, devices: int, hours: float, rng: np.random.Generator) -> Requests:
         """A run begins at 0 o'clock, or at opening time if it is shorter than a day."""

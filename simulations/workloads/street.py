@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .requests import HOUR_S, Requests, in_order, numbered
+from .requests import HOUR_S, Requests, bounded, in_order, numbered
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Street:
 
     def requests(self, devices: int, hours: float, rng: np.random.Generator) -> Requests:
         """Vehicles enter at any camera, half of them in each direction, as many as make `per_hour` at each camera."""
+        bounded(self.per_hour * devices * hours * self.looks)
         hops = min(float(devices), 1 / max(1 - self.overlap, 1e-9))
         vehicles = int(rng.poisson(self.per_hour * devices * hours / hops))
         enters_at = rng.random(vehicles) * hours * HOUR_S
@@ -37,8 +38,8 @@ class Street:
         is_regular = rng.random(vehicles) < self.regulars
         regular = rng.integers(0, self.regular_vehicles, vehicles)
         picture = np.where(is_regular, numbered(0, 0, regular), numbered(1, 0, np.arange(vehicles)))
-        times, of, images = [], [], []
         at, here, going = enters_at, camera, np.arange(vehicles)
+        times, of, images = [at[:0]], [here[:0]], [going[:0]]
         while len(going):
             for look in range(self.looks):
                 times.append(at + look)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .requests import HOUR_S, Requests, in_order, numbered, zipf
+from .requests import HOUR_S, Requests, bounded, in_order, numbered, zipf
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Video:
 
     def requests(self, devices: int, hours: float, rng: np.random.Generator) -> Requests:
         """Cameras are not in step."""
+        bounded(devices * hours * HOUR_S * self.frames_per_s)
         times, of, images = [], [], []
         count = int(hours * HOUR_S * self.frames_per_s)
         for device in range(devices):

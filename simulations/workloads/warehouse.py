@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .requests import HOUR_S, Requests, in_order, numbered
+from .requests import HOUR_S, Requests, bounded, in_order, numbered
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Warehouse:
 
     def requests(self, devices: int, hours: float, rng: np.random.Generator) -> Requests:
         """Robots are spread over the round; each has its own pace, up to 5 % faster or slower."""
+        bounded(devices * hours * HOUR_S / self.step_s)
         shared = round(self.waypoints * self.overlap)
         times, of, images = [], [], []
         phases = rng.random(self.waypoints * (devices + 1)) * self.changes_h

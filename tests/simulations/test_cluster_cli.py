@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from edgecache.simulations import cli
-from edgecache.simulations.scenario import SCENARIOS
+from edgecache.simulations import cli, outputs
+from edgecache.simulations.scenario import SCENARIOS, scenario_named
 
 SHORT = ["--devices", "3", "--hours", "0.1", "--quiet"]
 
@@ -70,15 +70,35 @@ def test_a_file_is_a_scenario(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.startswith("shop: 2 × x86-mini-pc, 8 MiB each, vit-b16, lan, 0.1 h, s3-fifo")
 
 
+def test_a_parameter_may_stand_before_its_workload(tmp_path: Path) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_text('overlap = 0.9\n[workload]\nkind = "kiosks"\ncatalogue = 50\n')
+    assert scenario_named(str(path), {}).parameters == {"overlap": 0.9, "catalogue": 50}
+
+
+def test_looking_whether_a_file_can_be_written_leaves_it_as_it_is(tmp_path: Path) -> None:
+    there, new = tmp_path / "there.json", tmp_path / "new.json"
+    there.write_text("{}")
+    outputs.check_writable(there)
+    outputs.check_writable(new)
+    assert there.read_text() == "{}"
+    assert not new.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("devices = 0", "devices = 0: expected 1 to"),
+        ("devices = 1025", "devices = 1025: expected 1 to 1024"),
+        ("seed = -1", "seed = -1: expected 0 to 9007199254740991"),
+        ('disk = "9000TiB"', "disk of 9895604649984000 bytes: at most 1125899906842624"),
+        ('scenario = ["retail"]', "there is no scenario ['retail'], but retail"),
         ("devices = 2.5", "devices = 2.5: expected a whole number"),
         ("hours = 0", "hours = 0: expected more than 0"),
         ("hours = nan", "hours = nan: expected more than 0"),
         ("memory = 0", "memory = 0: a device without memory holds nothing"),
         ('memory = "1KiB"', "memory of 1024 bytes: the features of one image have"),
+        ("memory = 1e9", "memory = 1000000000.0: expected a whole number"),
         ('memory = "lots"', "memory: 'lots': expected a size such as 512MiB or 4GiB"),
         ('policy = "magic"', "there is no policy 'magic', but fifo, lru"),
         ('device = "toaster"', "there is no device 'toaster', but rpi4, rpi5"),
@@ -110,7 +130,11 @@ def test_what_is_wrong_in_a_file_is_said(
         (["--scenario", "moon"], f"there is no scenario 'moon', but {', '.join(SCENARIOS)}, or FILE.toml"),
         (["--scenario", "nowhere.toml"], "nowhere.toml: No such file"),
         (["--scenario", "retail", "--devices", "-1"], "devices = -1: expected 1 to"),
+        (["--scenario", "retail", "--hours", "1e-9"], "retail asks for nothing within 1e-09 h"),
+        (["--scenario", "retail", "--seed", "-1"], "seed = -1: expected 0 to"),
         (["--scenario", "retail", "--json", "nowhere/run.json"], "there is no directory nowhere"),
+        (["--scenario", "retail", "--json", "/"], "/: cannot be written: Is a directory"),
+        (["--scenario", "retail", "--plot", "run.xyz"], "run.xyz: a picture ends in .png, .pdf, .svg"),
     ],
 )
 def test_wrong_usage_is_explained(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:

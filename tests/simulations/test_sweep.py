@@ -5,12 +5,18 @@ from __future__ import annotations
 import csv
 import importlib
 import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from edgecache.simulations import cli, report, sweep
+from edgecache.simulations import cli, report, sweep, world
 from edgecache.simulations.scenario import Scenario, changed
+from edgecache.simulations.world import InvariantBroken
 
 GRID = """
 scenario = "kiosks"
@@ -71,6 +77,43 @@ def test_what_is_known_is_not_run_again(grid: Path, tmp_path: Path, monkeypatch:
     written = sweep._read(out)
     assert written[:2] == [done[0], done[1]]
     assert not out.with_name("out.csv.unfinished").exists()
+
+
+def test_what_other_grids_left_in_the_file_is_kept(grid: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    scenarios = sweep.scenarios_of(grid)
+    former = dict(sweep.run(scenarios[:2], out, 1, None))
+    now = dict(sweep.run(scenarios[1:3], out, 1, None))
+    assert sweep._read(out) == [now[0], now[1], former[0]]
+    assert now[0] == former[1]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_ends_a_sweep_and_its_processes_at_once(grid: Path, tmp_path: Path, jobs: int) -> None:
+    grid.write_text(GRID.replace("0.05", "500"))
+    program = "import sys; from edgecache.simulations.cli import main; print('begins', flush=True); sys.exit(main())"
+    arguments = ["sweep", str(grid), "--out", str(tmp_path / "out.csv"), "--jobs", str(jobs), "--quiet"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        aside = tmp_path / "out.csv.unfinished"
+        while not aside.exists():
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)  # its processes hold the pipe, too
+    assert process.returncode == 130
+    assert errors == b""
+
+
+def test_an_invariant_that_breaks_in_a_sweep_is_told_with_all_that_the_run_depends_on(
+    grid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world, "DEADLINE_S", -100.0)
+    with pytest.raises(InvariantBroken, match=r'\(--seed 1\), in a run of {.*"memory_bytes": 2097152'):
+        sweep.row_of(sweep.scenarios_of(grid)[0])
 
 
 def test_processes_find_what_one_finds(grid: Path, tmp_path: Path) -> None:
@@ -154,6 +197,53 @@ def test_a_wrong_grid_is_explained(tmp_path: Path, text: str, reason: str, capsy
 def test_where_results_cannot_be_written_is_said_before_the_first_run(
     grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for out, reason in (("out.txt", "results end in .csv or .parquet"), ("nowhere/out.csv", "there is no directory")):
+    (tmp_path / "directory.csv").mkdir()
+    (tmp_path / "accounts.csv").write_text("date,amount\n1,2\n")
+    (tmp_path / "text.parquet").write_text("no parquet")
+    for out, reason in (
+        ("out.txt", "results end in .csv or .parquet"),
+        ("nowhere/out.csv", "there is no directory"),
+        ("directory.csv", "directory.csv: cannot be written: Is a directory"),
+        ("accounts.csv", "not the results of this version's sweeps: there is no column 'name'"),
+        ("text.parquet", "text.parquet: not the results of a sweep"),
+    ):
         assert cli.main(["sweep", str(grid), "--out", str(tmp_path / out)]) == 2
         assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--jobs", "0"], "'0' is not a whole number from 1 to 1024"),
+        (["--jobs", "-1"], "'-1' is not a whole number from 1 to 1024"),
+        (["--plot", "front.xyz"], "front.xyz: a picture ends in .png, .pdf, .svg"),
+    ],
+)
+def test_wrong_usage_is_explained(
+    grid: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = cli.main(["sweep", str(grid), "--quiet", *arguments])
+    except SystemExit as error:
+        status = int(str(error.code))
+    assert status == 2
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs distributed")
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("here", "--dask here: missing port number in address 'here'; expected tcp://HOST:PORT"),
+        ("http://here:1", "--dask http://here:1: unknown address scheme 'http'"),
+        ("tcp://127.0.0.1:1", "--dask tcp://127.0.0.1:1: no scheduler answers there within 0.2 s"),
+    ],
+)
+def test_where_there_is_no_dask_cluster_is_said(
+    grid: Path, tmp_path: Path, address: str, reason: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sweep, "DASK_WITHIN_S", 0.2)
+    arguments = ["sweep", str(grid), "--out", str(tmp_path / "out.csv"), "--quiet", "--dask", address]
+    assert cli.main(arguments) == 2
+    assert reason in capsys.readouterr().err

@@ -110,6 +110,22 @@ def test_a_wrong_answer_is_noticed_and_the_seed_named(monkeypatch: pytest.Monkey
         simulate(short("kiosks", seed=7))
 
 
+def test_an_error_of_a_node_is_noticed_and_the_seed_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(self: Lookup, *arguments: Any, **named: Any) -> Any:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(Lookup, "get", broken)
+    with pytest.raises(InvariantBroken, match=r"device \d raised KeyError\('lost'\), .* \(--seed 7\)"):
+        simulate(short("kiosks", seed=7))
+
+
+def test_the_faults_of_a_log_happen_while_it_lasts(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("".join(f"{number * 10},cam-{number % 3},{number % 20:064x}\n" for number in range(61)))
+    scenario = changed(Scenario(), {"workload": str(log), "devices": 3, "faults": ["cloud-outage"], "cloud": True})
+    assert world.World(scenario, world.requests_of(scenario)).minutes == 10.0
+
+
 def test_a_hanging_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "DEADLINE_S", -100.0)
     with pytest.raises(InvariantBroken, match=r"device . waited 0\.\d+ s for an answer"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from edgecache.protocol.errors import InvalidValue
+from edgecache.simulations.workloads import log
 from edgecache.simulations.workloads.log import read_log
 
 A, B = "a" * 64, "B" * 64
@@ -43,7 +44,10 @@ def test_an_image_has_the_first_size_that_is_given_for_it(tmp_path: Path) -> Non
         (f"1,cam,{A}\nsoon,cam,{A}\n", "line 2: time 'soon' is not a number"),
         (f"1,cam,{A}\nnan,cam,{A}\n", "line 2: time 'nan' is not a number"),
         (f"time,device,digest\n2,cam,{A}\n1.5,cam,{A}\n", "line 3: time 1.5 is before 2 in the line above"),
+        (f"1,cam,{A}\n2026-01-01,cam,{A}\n", "line 2: time '2026-01-01' is not a number of seconds, at most 1e"),
+        (f"1e300,cam,{A}\n", "line 1: time '1e300' is not a number of seconds"),
         (f"1,,{A}\n", "line 1: there is no device"),
+        (f"1,cam,{A}\n2,cam,{'x' * 200_000}\n", "line 2: field larger than field limit"),
         ("1,cam,cafe\n", "line 1: digest 'cafe' is not 64 hexadecimal digits"),
         (f"1,cam,{A},-3\n", "line 1: bytes '-3' is not a whole number from 1 to 9999999999"),
         (f"1,cam,{A},0\n", "line 1: bytes '0' is not a whole number from 1 to 9999999999"),
@@ -62,6 +66,41 @@ def test_a_log_that_is_not_there_or_of_another_kind_is_named(tmp_path: Path) -> 
         read_log(tmp_path / "log.csv")
     with pytest.raises(InvalidValue, match=r"a log ends in \.csv or \.parquet"):
         read_log(tmp_path / "log.txt")
+
+
+def test_a_log_is_read_as_spreadsheets_and_other_programs_write_it(tmp_path: Path) -> None:
+    """With a byte order mark, lines that end in CR LF, and whole numbers as 512.0."""
+    requests = read_log(written(tmp_path, f"\ufefftime,device,digest,bytes\r\n1,cam,{A},512.0\r\n2,cam,{B},\r\n"))
+    assert requests.times.tolist() == [0.0, 1.0]
+    assert requests.sizes is not None
+    assert requests.sizes.tolist() == [512, 0]
+
+
+def test_a_line_that_is_no_utf_8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(f"1,cam,{A}\n2,cam,".encode() + b"\xff" + A[1:].encode() + b"\n")
+    with pytest.raises(InvalidValue, match=r"line 2: digest '.*' is not 64 hexadecimal digits"):
+        read_log(path)
+
+
+def test_a_log_has_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "REQUESTS_MAX", 2)
+    with pytest.raises(InvalidValue, match="line 3: more than 2 requests"):
+        read_log(written(tmp_path, f"1,cam,{A}\n" * 3))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
+def test_parquet_has_sizes_and_digests_as_text_or_as_bytes(tmp_path: Path) -> None:
+    pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    path = tmp_path / "log.parquet"
+    for digests in ([A, B], [bytes.fromhex(A), bytes.fromhex(B)]):
+        for sizes in ([512, None], [512.0, None]):
+            columns = {"time": [1, 2], "device": [7, 8], "digest": digests, "bytes": sizes}
+            parquet.write_table(pyarrow.table(columns), path)
+            requests = read_log(path)
+            assert requests.sizes is not None
+            assert requests.sizes.tolist() == [512, 0]
+            assert [requests.digest(image) for image in (0, 1)] == [bytes.fromhex(A), bytes.fromhex(B)]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from edgecache.protocol.errors import InvalidValue
 from edgecache.simulations.workloads.catalogue import WORKLOADS, workload
-from edgecache.simulations.workloads.requests import Requests
+from edgecache.simulations.workloads.requests import Requests, numbered
 
 NAMES = sorted(WORKLOADS)
 
@@ -60,6 +62,28 @@ def test_the_crowd_comes_in_the_middle_and_asks_for_few_images() -> None:
     assert np.sort(np.bincount(crowd))[-5:].sum() > 0.8 * len(crowd)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_too_little_time_for_a_request_is_an_empty_workload(name: str) -> None:
+    assert len(made(name, devices=1, hours=1e-9)) == 0
+
+
+MANY: dict[str, Any] = {"street": {"per_hour": 1e6}, "video": {"frames_per_s": 1e6}, "warehouse": {"step_s": 1e-5}}
+MANY |= {"drones": {"tile_s": 1e-5}, "cameras": {"things_per_hour": 1e6}}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_requests_than_a_run_can_have_are_refused_before_they_are_made(name: str) -> None:
+    with pytest.raises(InvalidValue, match="requests, at most 20,000,000"):
+        made(name, devices=1000, hours=100, **MANY.get(name, {"per_hour": 1e6}))
+
+
+def test_no_two_things_get_one_number() -> None:
+    most = 2**26 - 1
+    assert len(set(numbered(1, np.array([0, most, 0, most]), np.array([0, 0, most, most])).tolist())) == 4
+    with pytest.raises(InvalidValue, match="more than 67,108,864 things of one kind"):
+        numbered(1, 0, np.array([most + 1]))
+
+
 def test_digests_are_made_up_and_differ() -> None:
     requests = made("kiosks")
     assert len({requests.digest(image) for image in range(100)}) == 100
@@ -72,6 +96,21 @@ def test_digests_are_made_up_and_differ() -> None:
         ("retail", {"shelves": 3}, "workload retail has no parameter 'shelves', but per_hour, overlap"),
         ("retail", {"overlap": 1.5}, "overlap = 1.5 of workload retail: expected a share from 0 to 1"),
         ("retail", {"per_hour": 0}, "per_hour = 0 of workload retail: expected a number above 0"),
+        (
+            "retail",
+            {"per_hour": float("nan")},
+            "per_hour = nan of workload retail: expected a number above 0 to 1048576",
+        ),
+        (
+            "retail",
+            {"per_hour": float("inf")},
+            "per_hour = inf of workload retail: expected a number above 0 to 1048576",
+        ),
+        ("retail", {"products": 2**21}, "products = 2097152 of workload retail: expected a number above 0 to 1048576"),
+        ("retail", {"opens": 25}, "opens = 25 of workload retail: expected a number from 0 to 24"),
+        ("retail", {"opens": 20, "closes": 6}, "opens = 20, closes = 6: expected it to close after it opens"),
+        ("flash-crowd", {"crowd_factor": 0.5}, "crowd_factor = 0.5: expected 1 or more"),
+        ("drones", {"pause_s": -1200}, "pause_s = -1200 of workload drones: expected a number from 0 to 1048576"),
         ("retail", {"products": "many"}, "products = 'many' of workload retail: expected a number such as 3000"),
         ("retail", {"products": 2.5}, "products = 2.5 of workload retail: expected a number such as 3000"),
     ],
