@@ -25,6 +25,9 @@ class NodeFace(Protocol):
         Waits while a model that must be read loads; EncoderUnavailable.
         """
 
+    async def introduce(self, encoder: EncoderIdentity) -> None:
+        """Have every member know `encoder`, whose features a user has brought, if it is news to this node."""
+
     async def invalidate(self, name: str, version: str) -> int:
         """Make `version` of encoder `name` current on every member; how many entries went on this node."""
 

@@ -211,7 +211,7 @@ class FeaturesApi:
             started = time.perf_counter()
             await self._own_encoder_or_none()  # or its name and version would be taken for a user's own
             payload = await uploaded(content_type(request), body, ask.kept_as(digest), ask, self._node.versions)
-            self._node.versions.learn(payload.key.encoder)
+            await self._node.introduce(payload.key.encoder)
             stored = await self._node.lookup.put(payload, stream=_stream(request, ask))
             if stored.copies == 0:
                 raise Problem(507, f"no node has kept these {payload.nbytes} bytes")

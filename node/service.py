@@ -497,6 +497,15 @@ class Node:
         self.versions.use(described.identity, described.shape)
         return described.identity
 
+    async def introduce(self, encoder: EncoderIdentity) -> None:
+        """Have every member know `encoder`, whose features a user has brought, if it is news to this node.
+
+        Rumors would do, in a second or two. But what is acknowledged here is asked for elsewhere at once, by its name.
+        """
+        if self.versions.learn(encoder):
+            said = messages.Encoder(encoder.name, encoder.version, encoder.fingerprint)
+            await self._links.tell(messages.State([], [said], []), TELL_TIMEOUT_S)
+
     async def invalidate(self, name: str, version: str) -> int:
         """Make `version` of encoder `name` current on every member; how many entries went on this node."""
         self.versions.make_current(name, version)

@@ -284,6 +284,9 @@ class FakeNode:
             self.versions.use(self.own)
         return self.own
 
+    async def introduce(self, encoder: EncoderIdentity) -> None:
+        self.versions.learn(encoder)
+
     async def invalidate(self, name: str, version: str) -> int:
         self.versions.make_current(name, version)
         return self.store.remove_outdated(self.versions.is_current, self.versions.known())

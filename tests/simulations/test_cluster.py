@@ -132,6 +132,17 @@ async def test_a_batch_comes_from_all_holders_and_lacks_only_what_nobody_holds()
             assert answer.payload.key == key
 
 
+@in_virtual_time
+async def test_an_encoder_that_a_user_declares_is_known_to_all_before_its_features_are_acknowledged() -> None:
+    async with Cluster(5) as cluster:
+        mine = EncoderIdentity.declared("mine", "1")
+        await cluster.nodes[0].introduce(mine)
+        assert all(node.versions.resolve("mine", None) == mine for node in cluster.nodes)
+        sent = cluster.nodes[0].counters()["bytes_out"]
+        await cluster.nodes[0].introduce(mine)  # what is no news is not told again
+        assert cluster.nodes[0].counters()["bytes_out"] == sent
+
+
 # -- bad images, broken encoders ------------------------------------------------------------------------------------
 
 
