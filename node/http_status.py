@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .face import NodeFace
     from .metrics import Metrics
 
+# How the state of a part begins that does not do its work.
+DEGRADED = "degraded"
+
 _DASHBOARD = Path(__file__).with_name("dashboard.html").read_text(encoding="utf-8")
 
 
@@ -53,11 +56,15 @@ class StatusApi:
         return _fresh({"status": "alive"})
 
     async def readyz(self, request: web.Request) -> web.StreamResponse:
-        """GET /readyz: 200 when requests should be sent here, else 503; and how each part is."""
+        """GET /readyz: 200 when requests should be sent here, else 503; and how each part is.
+
+        `degraded` is a node that serves, but not as well as it should: its disk or its cloud is out of order.
+        """
         is_serving, parts = self._node.is_serving()
         if not is_serving:
             raise Problem(503, "not serving", headers={"Retry-After": "1"}, more={"parts": dict(parts)})
-        return _fresh({"status": "serving", "parts": dict(parts)})
+        is_degraded = any(state.startswith(DEGRADED) for state in parts.values())
+        return _fresh({"status": DEGRADED if is_degraded else "serving", "parts": dict(parts)})
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         """GET /openapi.json: all of this for programs."""

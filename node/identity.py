@@ -170,7 +170,7 @@ def claim(data_dir: Path | None, default_root: Path, marks: Marks | None = None)
             raise InvalidValue(f"data directory {data_dir} is in use by process {_holder(data_dir)}")
         return _settle(data_dir, _NO_SLOT, marks, lock)
     except OSError as error:
-        _log.warning("no data directory (%s): nothing is kept on disk, and the node id is a temporary one", error)
+        _log.warning("degraded: no data directory (%s): memory only, and the node id is a temporary one", error)
         return HeldIdentity(Identity(_new_id(), _next_boot(""), None, _NO_SLOT), marks, None)
 
 

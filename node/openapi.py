@@ -86,7 +86,7 @@ def document() -> _Json:
             ),
             "/healthz": _get("isAlive", "Whether the node is alive", _json("It is", _OBJECT), ()),
             "/readyz": _get(
-                "isServing", "Whether requests should be sent here", _json("They should", _OBJECT), (401, 503)
+                "isServing", "Whether requests should be sent here", _json("Serving, or degraded", _OBJECT), (401, 503)
             ),
             "/metrics": _get("getMetrics", "Prometheus", _described("Metrics", {"text/plain": _TEXT})),
             "/openapi.json": _get("getOpenApi", "This document", _json("OpenAPI 3.1", _OBJECT)),

@@ -173,7 +173,10 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             is_cloud=config.role == "cloud",
         )
         disk = await asyncio.to_thread(_disk, config, identity, settings.memory_bytes)
-        if disk is not None:
+        no_disk = None
+        if isinstance(disk, str):
+            disk, no_disk = None, disk
+        elif disk is not None:
             disk.start()
         node = Node(
             settings,
@@ -188,6 +191,7 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             conversions=conversions,
             pressure=MemoryReadings().read,
             disk=disk,
+            no_disk=no_disk,
             hour=lambda: time.localtime().tm_hour,
             remembered=RememberedVersions(_kept(identity, "versions.json")),
             remembered_removals=RememberedRemovals(_kept(identity, "removals.msgpack"), time.time),
@@ -202,17 +206,20 @@ async def _start_node(config: Config, keys: Sequence[ClusterKey], held: HeldIden
             _log.info("peer port %d is taken: using a free one", address[1])
 
 
-def _disk(config: Config, identity: Identity, memory_bytes: int) -> DiskStore | None:
-    """The disk tier, in a directory of the data directory; None where there is none, or no room."""
-    if identity.data_dir is None or config.disk_bytes == 0:
+def _disk(config: Config, identity: Identity, memory_bytes: int) -> DiskStore | str | None:
+    """The disk tier, in a directory of the data directory; None where none is wanted, or why there can be none."""
+    if config.disk_bytes == 0:
         return None
+    if identity.data_dir is None:
+        return "no data directory can be written"
     path = identity.data_dir / DISK_DIRECTORY
     capacity_bytes = config.disk_bytes
     if capacity_bytes is None:
         capacity_bytes = default_disk_bytes(identity.data_dir, held_bytes(path), is_cloud=config.role == "cloud")
         if capacity_bytes == 0:
-            _log.warning("no disk tier: less than %d bytes are free below %s", DISK_BYTES_MIN, identity.data_dir)
-            return None
+            missing = f"no disk tier: a share of what is free below {identity.data_dir} is under {DISK_BYTES_MIN} bytes"
+            _log.warning("degraded: %s; memory only", missing)
+            return missing
     return DiskStore(
         lambda: RealDirectory(path),
         capacity_bytes,

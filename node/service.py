@@ -104,6 +104,7 @@ class Node:
         hour: Callable[[], int] | None = None,
         memory: MemoryStore | None = None,
         disk: DiskTier | None = None,
+        no_disk: str | None = None,
         cloud: Cloud | None = None,
         conversions: Sequence[Conversion] = (),
         pressure: Callable[[], Reading] | None = None,
@@ -114,6 +115,8 @@ class Node:
         `pack` quantises what the encoder made; a simulation gives one that knows the outcome.
 
         `pressure` reads what memory the device has left; without it the store keeps what it was given.
+
+        `no_disk`: why there is no `disk`, where there should be one.
 
         `hour`: that of the day, by which habits go; the loop's where it is not given.
         """
@@ -150,6 +153,7 @@ class Node:
         self._network = network
         self._discovery = discovery
         self._encoder = encoder
+        self._no_disk = no_disk
         self._address_book = address_book
         self._gossip = Gossip(self.membership, self.versions, self.removals, rumors)
         self._links = Links(
@@ -525,11 +529,12 @@ class Node:
         encoder = "none" if self._encoder is None else "known" if self.versions.own is not None else "loading"
         alive = sum(member.state is State.ALIVE for member in self.membership.all())
         disk = self.store.disk
+        trouble = self._no_disk if disk is None else disk.tier.trouble
         parts = {
             "node": "leaving" if self._is_leaving else "serving",
             "encoder": encoder,
             "members": str(alive + 1),
-            "disk": "none" if disk is None else disk.tier.trouble or "ok",
+            "disk": f"degraded: {trouble}" if trouble else "none" if disk is None else "ok",
         }
         if (cloud := self.store.cloud_state) is not None:
             parts["cloud"] = cloud

@@ -398,7 +398,7 @@ class DiskStore:
     def _cannot(self, what: str, error: OSError) -> None:
         told = f"the disk store cannot {what}: {error.strerror or error}"
         if self.trouble is None:
-            _log.error("%s; tried again every %.0f s", told, RETRY_S)
+            _log.error("degraded: %s; tried again every %.0f s", told, RETRY_S)
             self._retry_at = self._now() + RETRY_S
         self.trouble = told
         self._is_full = is_full(error)

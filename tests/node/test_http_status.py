@@ -75,6 +75,10 @@ async def test_a_node_says_whether_it_lives_and_serves(client: Client, node: Fak
     assert (await client.get("/healthz")).status == 200
     ready = await client.get("/readyz")
     assert (ready.status, (await ready.json())["parts"]) == (200, {"memory": "ok"})
+    assert (await ready.json())["status"] == "serving"
+    node.serving = (True, {"disk": "degraded: it is full"})
+    degraded = await client.get("/readyz")
+    assert (degraded.status, (await degraded.json())["status"]) == (200, "degraded")
     node.serving = (False, {"disk": "degraded"})
     not_ready = await client.get("/readyz")
     assert (not_ready.status, not_ready.headers["Retry-After"]) == (503, "1")

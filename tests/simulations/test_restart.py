@@ -108,6 +108,7 @@ async def test_a_disk_in_trouble_is_shown_and_the_node_goes_on() -> None:
         await asyncio.sleep(1)
         is_serving, parts = node.is_serving()
         assert is_serving
+        assert parts["disk"].startswith("degraded: ")
         assert "Read-only file system" in parts["disk"]
         for image in IMAGES:
             assert source(await node.lookup.get(cluster.key(image))) is Source.MEMORY

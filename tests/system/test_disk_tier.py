@@ -62,6 +62,15 @@ def test_without_a_disk_nothing_is_durable_and_that_is_said(nodes: Nodes) -> Non
     assert node.get("/readyz").json()["parts"]["disk"] == "none"
 
 
+def test_a_data_directory_that_cannot_be_is_said_to_be_missing(nodes: Nodes) -> None:
+    node = nodes.start(*FLAGS, "--data-dir", "/proc/nowhere")
+    assert put(node, 1, durable=False) == 201
+    ready = node.get("/readyz")
+    assert (ready.status, ready.json()["status"]) == (200, "degraded")
+    assert ready.json()["parts"]["disk"] == "degraded: no data directory can be written"
+    assert "WARNING identity: degraded: no data directory" in node.log.read_text()
+
+
 def test_a_data_directory_whose_disk_part_is_a_symlink_is_not_followed(nodes: Nodes, tmp_path: Path) -> None:
     kept, outside = tmp_path / "kept", tmp_path / "outside"
     kept.mkdir()
