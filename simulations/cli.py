@@ -118,6 +118,8 @@ def run_plan(arguments: argparse.Namespace) -> int:
         raise InvalidValue(f"--p95-ms {arguments.p95_ms:g}: expected more than 0 and a number")
     names = ("device", "workload", "devices", "model", "link", "hours", "seed", "policy")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.encode_ms is not None:
+        given["device"] = {"kind": arguments.device or "rpi5", "encode_ms": arguments.encode_ms}
     scenario = changed(Scenario(name="plan", hours=4.0), given)
 
     def begin(what: str) -> None:
@@ -200,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--p95-ms", type=float, required=True, metavar="MS", help="what 95 %% of the requests must be answered within")
     add("--devices", type=int, metavar="N", help="how many there are (default: 8)")
     add("--profile", dest="device", metavar="NAME", help="what they are (default: rpi5)")
+    add("--encode-ms", type=float, metavar="MS", help="what `edgecache-encoder bench` measures there, if you have it")
     add("--workload", metavar="NAME|FILE", help="an invented day, or your log: time,device,digest (default: retail)")
     add("--model", metavar="NAME", help="what they encode with (default: vit-b16)")
     add("--link", metavar="NAME", help="what they hang on (default: wifi)")

@@ -60,14 +60,12 @@ class Site:
     def __contains__(self, key: object) -> bool:
         return key in self._objects
 
-    def price(self) -> float:
-        """What was paid so far, in USD, for the store and for the bytes of the uplink."""
-        moved = self.bytes_up + self.bytes_down
+    def store_price(self) -> float:
+        """What was paid so far for the store, in USD: its requests, and bytes that leave it."""
         return (
             self.gets * self.service.price_per_get
             + self.puts * self.service.price_per_put
             + self.bytes_down * self.service.price_per_byte_out
-            + moved * self.uplink.price_per_byte
         )
 
     async def get(self, key: bytes) -> bytes | None:

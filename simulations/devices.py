@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from ..protocol.errors import InvalidValue
@@ -122,6 +122,31 @@ def device_named(name: str) -> Device:
     if name not in DEVICES:
         raise InvalidValue(f"there is no device {name!r}, but {', '.join(DEVICES)}")
     return DEVICES[name]
+
+
+# Of a device, what may be given instead of its own: an encode as `edgecache-encoder bench` measures it, watts above
+# idle while it encodes, an answer from memory over HTTP, and processor time of a message between nodes.
+NUMBERS = ("encode_ms", "encode_watts", "answer_ms", "message_ms")
+NUMBER_MAX = 1e6
+
+
+def measured(device: Device, model: str, numbers: Mapping[str, float]) -> Device:
+    """`device` with numbers of your own; InvalidValue says which there are, and what is wrong."""
+    for name, value in numbers.items():
+        if name not in NUMBERS:
+            raise InvalidValue(f"a device has no number {name!r}, but {', '.join(NUMBERS)}")
+        if not (0 <= value <= NUMBER_MAX and (value or name == "encode_watts")):
+            raise InvalidValue(
+                f"{name} = {value:g} of device {device.name}: expected more than 0, at most {NUMBER_MAX:g}"
+            )
+    encode_s = numbers["encode_ms"] / 1000 if "encode_ms" in numbers else device.encode_s[model]
+    return replace(
+        device,
+        encode_s={**device.encode_s, model: encode_s},
+        encode_watts=numbers.get("encode_watts", device.encode_watts),
+        answer_s=numbers.get("answer_ms", device.answer_s * 1000) / 1000,
+        message_s=numbers.get("message_ms", device.message_s * 1000) / 1000,
+    )
 
 
 def model_named(name: str) -> tuple[int, int]:

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cloud import CloudService, slow_start_s
-from .devices import DEVICES, Device
-from .links import LINKS, Link
+from . import costs
+from .cloud import slow_start_s
+from .costs import CLOUD, rounded
+from .links import LINKS
+from .record import Answer, Meter, Record
 from .scenario import Scenario, entry_bytes
 from .workloads.requests import HOUR_S
-from .world import Answer, Record
 
 TIERS = ("memory", "disk", "peer", "cloud", "encoder")
 PERCENTILES = (50, 95, 99)
-_CLOUD = CloudService()
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -29,14 +29,12 @@ def summary(record: Record) -> dict[str, Any]:
     answered = answers <= Answer.ENCODER
     warm = times >= 0.25 * times[-1] if len(times) else np.zeros(0, bool)
     encoding, in_cloud = always_encode(record), always_cloud(record)
+    images_up, features_down = int(image_bytes(record)[asked].sum()), len(answers) * entry_bytes(scenario.model)
     return {
         "scenario": described(scenario),
-        "requests": len(answers),
+        **_answers(record, asked, record.meters[-1]),
         "not_asked": int((~asked).sum()),
-        "failed": int((answers == Answer.FAILED).sum()),
         "unique_images": len(np.unique(record.requests.images[asked])),
-        "answers": counts(answers),
-        "hit_rate": _share(answers < Answer.ENCODER),
         "hit_rate_warm": _share(answers[warm] < Answer.ENCODER),
         "local_hit_rate_warm": _share(answers[warm] <= Answer.DISK),
         "latency_ms": {
@@ -45,20 +43,17 @@ def summary(record: Record) -> dict[str, Any]:
             **{tier: _latencies(latencies[answers == number]) for number, tier in enumerate(TIERS)},
         },
         "without_cache": {
-            "always_encode": {"latency_ms": _latencies(encoding[asked]), **_encoding_costs(scenario, len(answers))},
-            "cloud_only": {"latency_ms": _latencies(in_cloud[asked]), **_cloud_costs(record, asked)},
+            "always_encode": {
+                "latency_ms": _latencies(encoding[asked]),
+                **costs.always_encoding(scenario, len(answers)),
+            },
+            "cloud_only": {
+                "latency_ms": _latencies(in_cloud[asked]),
+                **costs.in_the_cloud(scenario, len(answers), images_up, features_down),
+            },
         },
-        "encodes": int(record.encodes.sum()),
-        "encodes_saved": len(answers) - int((answers == Answer.FAILED).sum()) - int(record.encodes.sum()),
-        "bytes": {
-            "lan": int(record.bytes_sent.sum()),
-            "uplink_up": record.uplink_bytes[-1][0],
-            "uplink_down": record.uplink_bytes[-1][1],
-        },
-        "joules": _joules(record),
-        "price_usd": _rounded(record.cloud_price + _link_price(record)),
         "evictions": record.evictions,
-        "by_hour": _by_hour(record, times, answers, latencies),
+        "by_hour": _by_hour(record),
         "by_device": [
             {"device": f"n{device}", **counts(answers[devices == device]), "encodes": int(record.encodes[device]),
              "bytes_sent": int(record.bytes_sent[device]), "bytes_received": int(record.bytes_received[device])}
@@ -77,12 +72,14 @@ def described(scenario: Scenario) -> dict[str, Any]:
         "hours": scenario.hours,
         "seed": scenario.seed,
         "device": scenario.device,
+        "device_numbers": dict(sorted(scenario.device_numbers.items())),
         "model": scenario.model,
         "link": scenario.link,
         "uplink": scenario.uplink,
         "cloud": scenario.cloud,
         "memory_bytes": scenario.memory,
         "disk_bytes": scenario.disk_bytes,
+        "image_bytes": scenario.image_bytes,
         "policy": scenario.policy,
         "replicas": scenario.replicas,
         "faults": list(scenario.faults),
@@ -94,7 +91,7 @@ def described(scenario: Scenario) -> dict[str, Any]:
 
 def always_encode(record: Record) -> NDArray[np.float64]:
     """The latency of each request if its device encoded every image, one after the other."""
-    device = DEVICES[record.scenario.device]
+    device = record.scenario.profile
     encode_s = device.encode_s[record.scenario.model]
     latencies = np.zeros(len(record.requests))
     for number in range(record.scenario.devices):
@@ -108,7 +105,7 @@ def always_cloud(record: Record) -> NDArray[np.float64]:
     scenario, uplink = record.scenario, LINKS[record.scenario.uplink]
     images = image_bytes(record)
     size = entry_bytes(scenario.model)
-    fixed_s = uplink.round_trip_s + _CLOUD.encode_s + size / uplink.down_bytes_per_s + slow_start_s(size, uplink)
+    fixed_s = uplink.round_trip_s + CLOUD.encode_s + size / uplink.down_bytes_per_s + slow_start_s(size, uplink)
     slow_start = {image: slow_start_s(image, uplink) for image in np.unique(images).tolist()}
     starting_s = np.array([slow_start[image] for image in images.tolist()])
     waits: NDArray[np.float64] = _in_a_queue(record.requests.times, images / uplink.up_bytes_per_s) + starting_s
@@ -135,73 +132,43 @@ def _in_a_queue(times: NDArray[np.float64], each_s: NDArray[np.float64] | float)
     return waits
 
 
-def _encoding_costs(scenario: Scenario, requests: int) -> dict[str, Any]:
-    return {"joules": _rounded(requests * DEVICES[scenario.device].joules_per_encode(scenario.model)), "price_usd": 0.0}
-
-
-def _cloud_costs(record: Record, asked: NDArray[np.bool_]) -> dict[str, Any]:
-    scenario, requests = record.scenario, int(asked.sum())
-    link, uplink = LINKS[scenario.link], LINKS[scenario.uplink]
-    up, down = int(image_bytes(record)[asked].sum()), requests * entry_bytes(scenario.model)
-    joules = up * _sent(link, uplink) + down * _received(link, uplink)
-    price = requests * _CLOUD.price_per_encode + down * _CLOUD.price_per_byte_out + (up + down) * uplink.price_per_byte
-    return {
-        "joules": _rounded(joules),
-        "price_usd": _rounded(price),
-        "bytes": {"uplink_up": up, "uplink_down": down},
-    }
-
-
-# -- with it --------------------------------------------------------------------------------------------------------
-
-
-def _joules(record: Record) -> dict[str, float]:
-    device: Device = DEVICES[record.scenario.device]
-    link, uplink = LINKS[record.scenario.link], LINKS[record.scenario.uplink]
-    encoding = float(record.encodes.sum()) * device.joules_per_encode(record.scenario.model)
-    sent, received = float(record.bytes_sent.sum()), float(record.bytes_received.sum())
-    lan = sent * link.joules_per_byte_sent + received * link.joules_per_byte_received
-    up, down = record.uplink_bytes[-1]
-    cloud = up * _sent(link, uplink) + down * _received(link, uplink)
-    parts = {"encoding": encoding, "lan": lan, "uplink": cloud}
-    return {name: _rounded(value) for name, value in {**parts, "all": sum(parts.values())}.items()}
-
-
-def _sent(link: Link, uplink: Link) -> float:
-    """Joules for a byte to the cloud: over the device's link, if that is not the uplink itself, and the uplink."""
-    return uplink.joules_per_byte_sent + (link.joules_per_byte_sent if link is not uplink else 0.0)
-
-
-def _received(link: Link, uplink: Link) -> float:
-    return uplink.joules_per_byte_received + (link.joules_per_byte_received if link is not uplink else 0.0)
-
-
-def _link_price(record: Record) -> float:
-    """What the devices' own links cost, each byte where it is sent and where it is received."""
-    moved = float(record.bytes_sent.sum() + record.bytes_received.sum())
-    return moved * LINKS[record.scenario.link].price_per_byte
-
-
-def _by_hour(
-    record: Record, times: NDArray[np.float64], answers: NDArray[np.int8], latencies: NDArray[np.float64]
-) -> list[dict[str, Any]]:
-    hours = (times // HOUR_S).astype(np.int64)
-    lan, up, down = 0, 0, 0
+def _by_hour(record: Record) -> list[dict[str, Any]]:
+    """Rows like the whole: who answered, how fast, what it cost. What came after the last hour is in its row."""
+    hours = (record.requests.times // HOUR_S).astype(np.int64)
+    last = int(hours[-1]) if record.scenario.is_log else max(0, int(np.ceil(record.scenario.hours)) - 1)
+    before = Meter()
     rows = []
-    for hour in range(
-        max(1, int(np.ceil(record.scenario.hours)) if not record.scenario.is_log else int(hours[-1]) + 1)
-    ):
-        mine = hours == hour
-        at = min(hour, len(record.lan_bytes) - 1)
-        lan_now, (up_now, down_now) = record.lan_bytes[at], record.uplink_bytes[at]
+    without = {"always_encode": always_encode(record), "cloud_only": always_cloud(record)}
+    for hour in range(last + 1):
+        mine = (hours == hour) & (record.answers != Answer.DOWN)
+        meter = record.meters[hour] if hour < min(last, len(record.meters)) else record.meters[-1]
+        spent = meter.since(before)
+        before = meter
         rows.append(
-            {"hour": hour, "requests": int(mine.sum()), **counts(answers[mine]),
-             "hit_rate": _share(answers[mine] < Answer.ENCODER),
-             "p95_ms": _latencies(latencies[mine & (answers <= Answer.ENCODER)])["p95"],
-             "lan_bytes": lan_now - lan, "uplink_up_bytes": up_now - up, "uplink_down_bytes": down_now - down}
-        )  # fmt: skip
-        lan, up, down = lan_now, up_now, down_now
+            {
+                "hour": hour,
+                **_answers(record, mine, spent),
+                "without_cache": {name: {"latency_ms": _latencies(each[mine])} for name, each in without.items()},
+            }
+        )
     return rows
+
+
+def _answers(record: Record, mine: NDArray[np.bool_], meter: Meter) -> dict[str, Any]:
+    """Of these requests, in the time that the meter is of."""
+    answers = record.answers[mine]
+    answered = mine & (record.answers <= Answer.ENCODER)
+    return {
+        "requests": len(answers),
+        "failed": int((answers == Answer.FAILED).sum()),
+        "answers": counts(answers),
+        "hit_rate": _share(answers < Answer.ENCODER),
+        "latency_ms": _latencies(record.latencies[answered]),
+        "encodes": meter.encodes,
+        "encodes_saved": int(answered.sum()) - meter.encodes,
+        "bytes": {"lan": meter.lan_sent, "uplink_up": meter.uplink_up, "uplink_down": meter.uplink_down},
+        **costs.with_cache(record.scenario, meter),
+    }
 
 
 def counts(answers: NDArray[np.int8]) -> dict[str, int]:
@@ -220,11 +187,6 @@ def _latencies(seconds: NDArray[np.float64]) -> dict[str, float | None]:
         return {"mean": None, **dict.fromkeys(names)}
     found = np.percentile(seconds, PERCENTILES) * 1000
     return {
-        "mean": _rounded(float(seconds.mean()) * 1000),
-        **{n: _rounded(v) for n, v in zip(names, found, strict=True)},
+        "mean": rounded(float(seconds.mean()) * 1000),
+        **{n: rounded(v) for n, v in zip(names, found, strict=True)},
     }
-
-
-def _rounded(value: float) -> float:
-    """Six digits: more than any of it means, and the same on every machine."""
-    return float(f"{value:.6g}")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from .devices import DEVICES
 from .measure import summary
 from .scenario import Scenario, entry_bytes
 from .world import requests_of, simulate
@@ -53,10 +52,10 @@ def ladder(scenario: Scenario) -> list[int]:
     while size < 8 * entry_bytes(scenario.model):
         size *= 2
     sizes = []
-    while size < DEVICES[scenario.device].memory_bytes:
+    while size < scenario.profile.memory_bytes:
         sizes.append(size)
         size *= 2
-    return [*sizes, DEVICES[scenario.device].memory_bytes]
+    return [*sizes, scenario.profile.memory_bytes]
 
 
 def plan(scenario: Scenario, p95_ms: float, begin: Callable[[str], None] = lambda what: None) -> Plan:
@@ -112,10 +111,8 @@ def report(found: Plan, scenario: Scenario, p95_ms: float) -> str:
     """The recommendation, and what it stands on."""
     lines = []
     if found.best is None:
-        lines.append(
-            f"nothing up to {DEVICES[scenario.device].memory_bytes / _MIB:g} MiB each keeps p95 below {p95_ms:g} ms"
-        )
-        encode_ms = DEVICES[scenario.device].encode_s[scenario.model] * 1000
+        lines.append(f"nothing up to {scenario.profile.memory_bytes / _MIB:g} MiB each keeps p95 below {p95_ms:g} ms")
+        encode_ms = scenario.profile.encode_s[scenario.model] * 1000
         if found.never_seen > 0.05 and encode_ms > p95_ms:
             lines.append(
                 f"{found.never_seen:.1%} of the requests are for images that nobody had seen before, and encoding one "

@@ -33,19 +33,22 @@ def table(result: dict[str, Any]) -> str:
     lines += [_aligned(rows), ""]
 
     without = result["without_cache"]
+    ways = (result, without["always_encode"], without["cloud_only"])
     used = [
         ["", "with the cache", "always encode", "in the cloud"],
         ["hit rate", _percent(result["hit_rate"]), "", ""],
         ["  once warm", _percent(result["hit_rate_warm"]), "", ""],
         ["  of it local", _percent(result["local_hit_rate_warm"]), "", ""],
         ["encodes", f"{result['encodes']:,}", f"{result['requests']:,}", f"{result['requests']:,} there"],
+        ["  saved", f"{result['encodes_saved']:,}", "", ""],
         ["bytes between devices", _bytes(result["bytes"]["lan"]), "0", "0"],
         ["bytes up", _bytes(result["bytes"]["uplink_up"]), "0", _bytes(without["cloud_only"]["bytes"]["uplink_up"])],
         ["bytes down", _bytes(result["bytes"]["uplink_down"]), "0",
          _bytes(without["cloud_only"]["bytes"]["uplink_down"])],
-        ["USD", f"{result['price_usd']:.2f}", "0.00", f"{without['cloud_only']['price_usd']:.2f}"],
-        ["kJ above idle", _kilojoules(result["joules"]["all"]), _kilojoules(without["always_encode"]["joules"]),
-         _kilojoules(without["cloud_only"]["joules"])],
+        ["USD", *(f"{each['price_usd']['all']:.2f}" for each in ways)],
+        ["  of it for links", *(f"{_for_links(each['price_usd']):.2f}" for each in ways)],
+        ["kJ above idle", *(_kilojoules(each["joules"]["all"]) for each in ways)],
+        ["  of it encoding", *(_kilojoules(each["joules"].get("encoding", 0.0)) for each in ways)],
     ]  # fmt: skip
     lines += [_aligned(used), ""]
 
@@ -58,7 +61,28 @@ def table(result: dict[str, Any]) -> str:
              _bytes(device["bytes_sent"]), _bytes(device["bytes_received"])]
         )  # fmt: skip
     lines.append(_aligned(_shortened(rows)))
+    if len(result["by_hour"]) > 1:
+        lines += ["", _aligned(_shortened(_hours(result["by_hour"])))]
     return "\n".join(lines)
+
+
+def _hours(by_hour: Sequence[dict[str, Any]]) -> list[list[str]]:
+    rows = [
+        ["hour", "requests", *TIERS, "hits", "p50 ms", "p95 ms", "p99 ms", "saved", "LAN", "up", "down", "kJ", "USD"]
+    ]
+    for hour in by_hour:
+        moved = hour["bytes"]
+        rows.append(
+            [str(hour["hour"]), f"{hour['requests']:,}", *(f"{hour['answers'][tier]:,}" for tier in TIERS),
+             _percent(hour["hit_rate"]), *_times(hour["latency_ms"]), f"{hour['encodes_saved']:,}",
+             *(_bytes(moved[link]) for link in ("lan", "uplink_up", "uplink_down")),
+             _kilojoules(hour["joules"]["all"]), f"{hour['price_usd']['all']:.3f}"]
+        )  # fmt: skip
+    return rows
+
+
+def _for_links(price: dict[str, float]) -> float:
+    return price.get("lan", 0.0) + price.get("uplink", 0.0)
 
 
 def counted(setting: str, value: float) -> str:

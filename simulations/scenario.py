@@ -15,7 +15,7 @@ from ..node.membership import MEMBERS_MAX
 from ..node.store.memory import ENTRY_OVERHEAD_BYTES
 from ..protocol.errors import InvalidValue
 from ..protocol.payload import Codec
-from .devices import device_named, model_named
+from .devices import Device, device_named, measured, model_named
 from .faults import FAULTS
 from .links import link_named
 from .workloads.catalogue import WORKLOADS, workload
@@ -45,6 +45,8 @@ class Scenario:
     """How long requests come; a log ends by itself before that."""
     seed: int = 1
     device: str = "rpi5"
+    device_numbers: Mapping[str, float] = field(default_factory=dict)
+    """Of your own devices, instead of those in devices.py."""
     model: str = "vit-b16"
     link: str = "wifi"
     """What devices hang on."""
@@ -64,8 +66,8 @@ class Scenario:
 
     def checked(self) -> Scenario:
         """This scenario, if it can be run; InvalidValue says what is wrong."""
-        device_named(self.device)
         model_named(self.model)
+        measured(device_named(self.device), self.model, self.device_numbers)
         link_named(self.link)
         link_named(self.uplink)
         for fault in self.faults:
@@ -100,7 +102,13 @@ class Scenario:
     @property
     def memory(self) -> int:
         """Bytes for features on each device."""
-        return self.memory_bytes or device_named(self.device).memory_bytes
+        return self.memory_bytes or self.profile.memory_bytes
+
+    @property
+    def profile(self) -> Device:
+        """What each device is like."""
+        device = device_named(self.device)
+        return measured(device, self.model, self.device_numbers) if self.device_numbers else device
 
 
 def entry_bytes(model: str) -> int:
@@ -174,13 +182,17 @@ def changed(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
             read["workload"] = _text("workload.kind", value.get("kind", scenario.workload))
         elif key == "workload":
             read["workload"], parameters = _text(key, value), {}
+        elif key == "device":
+            table = value if isinstance(value, Mapping) else {"kind": value}
+            read["device"] = _text(key, table.get("kind", scenario.device))
+            read["device_numbers"] = {name: _number(name, given) for name, given in table.items() if name != "kind"}
         elif key in ("overlap", *_parameters_of(read.get("workload", scenario.workload))):
             parameters[key] = value
         elif key in _READERS:
             name, reader = _READERS[key]
             read[name] = reader(key, value)
         else:
-            raise InvalidValue(f"{key}: no such setting; there are {', '.join(sorted((*_READERS, 'workload')))}")
+            raise InvalidValue(f"{key}: no such setting; there are {', '.join(sorted(_SETTINGS))}")
     return replace(scenario, parameters=parameters, **read).checked()
 
 
@@ -261,7 +273,6 @@ _READERS = {
     "devices": ("devices", _whole),
     "hours": ("hours", _number),
     "seed": ("seed", _whole),
-    "device": ("device", _text),
     "model": ("model", _text),
     "link": ("link", _text),
     "uplink": ("uplink", _text),
@@ -273,3 +284,4 @@ _READERS = {
     "image_bytes": ("image_bytes", _whole),
     "faults": ("faults", _names),
 }
+_SETTINGS = ("device", "workload", *_READERS)

@@ -73,7 +73,7 @@ def row_of(scenario: Scenario) -> Row:
         "lan_bytes": result["bytes"]["lan"],
         "uplink_bytes": result["bytes"]["uplink_up"] + result["bytes"]["uplink_down"],
         "joules": result["joules"]["all"],
-        "price_usd": result["price_usd"],
+        "price_usd": result["price_usd"]["all"],
     }
 
 
@@ -81,7 +81,8 @@ def settings_of(scenario: Scenario) -> Row:
     """What tells one run from another, as columns."""
     told = described(scenario)
     told["faults"] = " ".join(told["faults"]) or "none"
-    told["parameters"] = json.dumps(told["parameters"], sort_keys=True)
+    for table in ("parameters", "device_numbers"):
+        told[table] = json.dumps(told[table], sort_keys=True)
     return told
 
 

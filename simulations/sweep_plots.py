@@ -16,7 +16,7 @@ from .sweep import SETTINGS, Row, means, pareto, uplink_bytes_per_request
 
 _MARKERS = "osD^vPX"
 _GREY = "#555555"
-_BEST = "not beaten"
+_BEST = "Pareto front"
 _LEGEND_LETTERS = 52
 """So many fit below a panel, beside each other."""
 _POINTS_MIN = 10.0
@@ -25,6 +25,7 @@ _POINTS_MIN = 10.0
 
 @dataclass(frozen=True)
 class _Panel:
+    name: str
     label: str
     across: Callable[[Row], float]
     setting: str | None
@@ -37,7 +38,7 @@ def plot_sweep(rows: Sequence[Row], path: Path) -> None:
     pyplot = importlib.import_module("matplotlib.pyplot")
     shown = [row for row in means(rows) if row["hit_rate_warm"] is not None]
     panels = _panels(shown)
-    with pyplot.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+    with pyplot.rc_context({"font.size": 12, "axes.spines.top": False, "axes.spines.right": False}):
         below = 0.4 + 0.2 * max(
             math.ceil(len(labels) / _columns(labels)) for labels in map(partial(_labels, shown), panels)
         )
@@ -50,18 +51,21 @@ def plot_sweep(rows: Sequence[Row], path: Path) -> None:
         axes[0][0].set_ylabel("hit rate once warm, %")
         _cover(axes[0][0])
         runs = f", means of {seeds} seeds" if (seeds := max(row["runs"] for row in shown)) > 1 else ""
-        figure.suptitle(f"{rows[0]['name']}: what memory, devices and uplink buy{runs}", fontsize=13, fontweight="bold")
+        what = " and ".join([", ".join(names[:-1]), names[-1]] if len(names := [p.name for p in panels]) > 1 else names)
+        figure.suptitle(f"{rows[0]['name']}: hit rate over {what}{runs}", fontsize=14, fontweight="bold")
         figure.savefig(path, dpi=150)
         pyplot.close(figure)
 
 
 def _panels(rows: Sequence[Row]) -> list[_Panel]:
     """One for each of the three that vary; for memory in any case."""
-    panels = [_Panel("memory of each device, MiB", lambda row: row["memory_bytes"] / 2**20, "memory_bytes")]
+    panels = [_Panel("memory", "memory of each device, MiB", lambda row: row["memory_bytes"] / 2**20, "memory_bytes")]
     if len({row["devices"] for row in rows}) > 1:
-        panels.append(_Panel("devices", lambda row: row["devices"], "devices"))
+        panels.append(_Panel("devices", "devices", lambda row: row["devices"], "devices"))
     if any(row["uplink_bytes"] for row in rows):
-        panels.append(_Panel("on the uplink, kB a request", lambda row: uplink_bytes_per_request(row) / 1e3, None))
+        panels.append(
+            _Panel("uplink", "on the uplink, kB a request", lambda row: uplink_bytes_per_request(row) / 1e3, None)
+        )
     return panels
 
 
@@ -109,7 +113,7 @@ def _series(rows: Sequence[Row], across: str | None) -> dict[str, list[Row]]:
     varying = [name for name in SETTINGS if name not in ("seed", across) and len({str(row[name]) for row in rows}) > 1]
     series: dict[str, list[Row]] = {}
     for row in rows:
-        series.setdefault(", ".join(_told(name, row[name]) for name in varying) or "all runs", []).append(row)
+        series.setdefault(", ".join(_told(name, row[name]) for name in varying) or "each run", []).append(row)
     return series
 
 

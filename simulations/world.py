@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..node.eviction.policies import POLICIES
 from ..node.found import Found
@@ -22,12 +22,14 @@ from ..protocol.keys import FeatureKey
 from . import virtual_time
 from .cloud import CloudService, Site, SiteRemote
 from .cluster import Cluster
-from .devices import DEVICES, MODELS, Device
+from .devices import MODELS, Device
 from .disk import ModelledDisk
 from .faults import FAULTS
 from .links import LINKS
 from .modelled import WAITING_IMAGES_MAX, Bodies, DeviceEncoder, FeatureModel, HeadsStore
+from .network import Host
 from .process_memory import garbage_looked_for_seldom, give_buffers_no_used_memory, settle
+from .record import Answer, Meter, Record
 from .scenario import Scenario
 from .workloads.catalogue import workload
 from .workloads.log import read_log
@@ -43,20 +45,6 @@ class InvariantBroken(EdgeCacheError):
     """Something happened that must never happen."""
 
 
-class Answer(IntEnum):
-    """Who had the features."""
-
-    MEMORY = 0
-    DISK = 1
-    PEER = 2
-    CLOUD = 3
-    ENCODER = 4
-    FAILED = 5
-    """Nobody: the encoder had too much to do."""
-    DOWN = 6
-    """The device was off, and so was whoever would have asked."""
-
-
 _ANSWERS = {
     Source.MEMORY: Answer.MEMORY,
     Source.DISK: Answer.DISK,
@@ -64,27 +52,6 @@ _ANSWERS = {
     Source.CLOUD: Answer.CLOUD,
     Source.ENCODER: Answer.ENCODER,
 }
-
-
-@dataclass(slots=True, eq=False)
-class Record:
-    """What happened, request by request, and what was counted. Times are seconds from the first request on."""
-
-    scenario: Scenario
-    requests: Requests
-    answers: NDArray[np.int8]
-    latencies: NDArray[np.float64]
-    encodes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """By device."""
-    bytes_sent: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """By device, to other devices."""
-    bytes_received: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    lan_bytes: list[int] = field(default_factory=list)
-    """Sent on the devices' network by the end of each hour."""
-    uplink_bytes: list[tuple[int, int]] = field(default_factory=list)
-    """Up and down by the end of each hour."""
-    cloud_price: float = 0.0
-    evictions: int = 0
 
 
 def simulate(
@@ -98,8 +65,20 @@ def simulate(
     """
     give_buffers_no_used_memory()
     world = World(scenario, requests_of(scenario) if requests is None else requests, progress)
-    with garbage_looked_for_seldom():
+    with garbage_looked_for_seldom(), _logging_nothing():
         return virtual_time.run(world.run())
+
+
+@contextmanager
+def _logging_nothing() -> Iterator[None]:
+    """What breaks here, breaks on purpose."""
+    logger = logging.getLogger("edgecache")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def requests_of(scenario: Scenario) -> Requests:
@@ -135,7 +114,7 @@ class World:
         self._scenario = scenario
         self._requests = requests
         self._progress = progress
-        self._device = device or DEVICES[scenario.device]
+        self._device = device or scenario.profile
         self._bodies = Bodies()
         self._models: dict[str, FeatureModel] = {}
         self._versions = ["1"] * scenario.devices
@@ -159,7 +138,7 @@ class World:
         self._broken: InvariantBroken | None = None
         self._started_at = 0.0
         self._done = 0
-        self._encoded = [0] * self.devices
+        self._encoded_before = [0] * self.devices
 
     # -- the run ------------------------------------------------------------------------------------------------
 
@@ -237,11 +216,28 @@ class World:
     async def _sample(self) -> None:
         while True:
             await asyncio.sleep(HOUR_S)
-            self._note_bytes()
+            self._read_meter()
 
-    def _note_bytes(self) -> None:
-        self.record.lan_bytes.append(self.cluster.network.bytes_sent)
-        self.record.uplink_bytes.append((self.site.bytes_up, self.site.bytes_down))
+    def _read_meter(self) -> None:
+        hosts = self._hosts()
+        self.record.meters.append(
+            Meter(
+                encodes=sum(self._encodes()),
+                lan_sent=sum(host.bytes_sent for host in hosts),
+                lan_received=sum(host.bytes_received for host in hosts),
+                uplink_up=self.site.bytes_up,
+                uplink_down=self.site.bytes_down,
+                store_usd=self.site.store_price(),
+            )
+        )
+
+    def _hosts(self) -> list[Host]:
+        return [self.cluster.network.host(f"n{index}") for index in range(self.devices)]
+
+    def _encodes(self) -> list[int]:
+        """By device: what its encoder now and those before have made."""
+        now = [len(encoder.encoded) if encoder is not None else 0 for encoder in self.cluster.encoders]
+        return [before + made for before, made in zip(self._encoded_before, now, strict=True)]
 
     async def _end(self, faults: list[asyncio.Task[None]]) -> None:
         for fault in faults:
@@ -257,14 +253,11 @@ class World:
                 await self.restart(device)
 
     def _count(self) -> None:
-        self._note_bytes()
-        for index, encoder in enumerate(self.cluster.encoders):
-            self._encoded[index] += len(encoder.encoded) if encoder is not None else 0
-        hosts = [self.cluster.network.host(f"n{index}") for index in range(self.devices)]
-        self.record.encodes = np.array(self._encoded, np.int64)
+        self._read_meter()
+        hosts = self._hosts()
+        self.record.encodes = np.array(self._encodes(), np.int64)
         self.record.bytes_sent = np.array([host.bytes_sent for host in hosts], np.int64)
         self.record.bytes_received = np.array([host.bytes_received for host in hosts], np.int64)
-        self.record.cloud_price = self.site.price()
         self.record.evictions = sum(node.store.memory.evictions for node in self.cluster.nodes)
 
     def _key(self, image: int, version: str) -> FeatureKey:
@@ -341,7 +334,7 @@ class World:
     def upgrade(self, device: int, version: str) -> None:
         """The device, which is off, has another version of the encoder when it is on again."""
         former = self.cluster.encoders[device]
-        self._encoded[device] += len(former.encoded) if former is not None else 0
+        self._encoded_before[device] += len(former.encoded) if former is not None else 0
         self._versions[device] = version
         self.cluster.encoders[device] = self._encoder(device)
 

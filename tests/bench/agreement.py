@@ -23,10 +23,11 @@ import aiohttp
 import numpy as np
 from edgecache.simulations import measure, virtual_time
 from edgecache.simulations.devices import DEVICES, Device
+from edgecache.simulations.record import Answer, Record
 from edgecache.simulations.scenario import Scenario, changed
 from edgecache.simulations.sleeping import VARIABLE
 from edgecache.simulations.workloads.requests import Requests
-from edgecache.simulations.world import Answer, Record, World, requests_of
+from edgecache.simulations.world import World, requests_of
 
 from tests.system.nodes import Nodes, RunningNode
 

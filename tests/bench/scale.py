@@ -17,8 +17,9 @@ import time
 from dataclasses import replace
 
 import numpy as np
+from edgecache.simulations.record import Answer
 from edgecache.simulations.scenario import scenario_named
-from edgecache.simulations.world import Answer, requests_of, simulate
+from edgecache.simulations.world import requests_of, simulate
 
 NODES = (10, 30, 100, 300)
 REQUESTS, PER_HOUR = 10_000, 333

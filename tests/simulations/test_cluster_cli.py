@@ -36,6 +36,7 @@ def test_the_table_says_who_answered_how_fast_and_what_it_cost(
     result = json.loads(out.read_text())
     assert (result["scenario"]["name"], result["scenario"]["seed"], result["scenario"]["devices"]) == ("retail", 5, 3)
     assert len(result["by_hour"]) == 1
+    assert "hour  requests" not in shown.out
     assert len(result["by_device"]) == 3
 
 
@@ -51,6 +52,18 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_hash_seed(tmp_path: Pat
         )  # fmt: skip
         written.append(out.read_bytes())
     assert written[0] == written[1]
+
+
+def test_the_table_tells_each_hour_of_a_longer_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cluster", "--scenario", "retail", "--devices", "2", "--hours", "1.1", "--quiet"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-3].split()[:3] == ["hour", "requests", "memory"]
+    assert [line.split()[0] for line in shown[-2:]] == ["0", "1"]
+
+
+def test_what_breaks_on_purpose_is_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cluster", "--scenario", "cloud-outage", *SHORT]) == 0
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
@@ -101,6 +114,10 @@ def test_looking_whether_a_file_can_be_written_leaves_it_as_it_is(tmp_path: Path
         ("memory = 1e9", "memory = 1000000000.0: expected a whole number"),
         ('memory = "lots"', "memory: 'lots': expected a size such as 512MiB or 4GiB"),
         ('policy = "magic"', "there is no policy 'magic', but fifo, lru"),
+        ("[device]\nwheels = 4", "a device has no number 'wheels', but encode_ms, encode_watts, answer_ms, message_ms"),
+        ("[device]\nencode_ms = 0", "encode_ms = 0 of device rpi5: expected more than 0, at most 1e+06"),
+        ("[device]\nencode_ms = nan", "encode_ms = nan of device rpi5: expected more than 0"),
+        ('[device]\nencode_ms = "fast"', "encode_ms = 'fast': expected a number"),
         ('device = "toaster"', "there is no device 'toaster', but rpi4, rpi5"),
         ('model = "eye"', "there is no model 'eye', but clip-b32"),
         ('link = "pigeon"', "there is no link 'pigeon', but lan, loopback"),

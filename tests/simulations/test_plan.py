@@ -67,6 +67,8 @@ def test_a_log_gets_its_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     [
         (["--p95-ms", "0"], "--p95-ms 0: expected more than 0"),
         (["--p95-ms", "nan"], "--p95-ms nan: expected more than 0"),
+        (["--p95-ms", "inf"], "--p95-ms inf: expected more than 0"),
+        (["--p95-ms", "80", "--encode-ms", "-3"], "encode_ms = -3 of device rpi5: expected more than 0"),
         (["--p95-ms", "80", "--profile", "toaster"], "there is no device 'toaster'"),
         (["--p95-ms", "80", "--workload", "carnival"], "there is no workload 'carnival'"),
         (["--p95-ms", "80", "--workload", "nowhere.csv"], "nowhere.csv: No such file"),

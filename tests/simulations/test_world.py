@@ -10,8 +10,9 @@ import pytest
 from edgecache.node.lookup import Lookup
 from edgecache.simulations import measure, world
 from edgecache.simulations.links import LINKS
+from edgecache.simulations.record import Answer, Meter, Record
 from edgecache.simulations.scenario import SCENARIOS, Scenario, changed, scenario_named
-from edgecache.simulations.world import Answer, InvariantBroken, Record, simulate
+from edgecache.simulations.world import InvariantBroken, simulate
 
 SHORT: dict[str, Any] = {"devices": 3, "hours": 0.2}
 
@@ -33,8 +34,12 @@ def test_every_request_is_answered_and_counted_once(kiosks: Record) -> None:
     assert result["encodes"] >= result["unique_images"]
     for tier in measure.TIERS:
         assert result["answers"][tier] == sum(row[tier] for row in result["by_device"])
-        assert result["answers"][tier] == sum(row[tier] for row in result["by_hour"])
-    assert result["bytes"]["lan"] == sum(row["lan_bytes"] for row in result["by_hour"])
+        assert result["answers"][tier] == sum(row["answers"][tier] for row in result["by_hour"])
+    for name in ("requests", "failed", "encodes", "encodes_saved"):
+        assert result[name] == sum(row[name] for row in result["by_hour"])
+    for name in ("bytes", "joules", "price_usd"):
+        for part, value in result[name].items():
+            assert value == pytest.approx(sum(row[name][part] for row in result["by_hour"]), rel=1e-4)
     assert result["hit_rate"] == pytest.approx(1 - result["answers"]["encoder"] / result["requests"], abs=1e-6)
 
 
@@ -55,6 +60,14 @@ def test_without_a_cache_each_request_takes_an_encode_or_a_way_to_the_cloud(kios
     assert measure.always_cloud(kiosks).min() > 120_000 / (38e6 / 8)
 
 
+def test_devices_may_have_numbers_of_their_own() -> None:
+    result = measure.summary(simulate(short("retail", device={"kind": "rpi4", "encode_ms": 50.0, "answer_ms": 2.0})))
+    assert result["scenario"]["device_numbers"] == {"answer_ms": 2.0, "encode_ms": 50.0}
+    assert result["without_cache"]["always_encode"]["latency_ms"]["p50"] == 52.0
+    assert 52.0 <= result["latency_ms"]["encoder"]["p50"] < 65.0
+    assert result["joules"]["encoding"] == pytest.approx(result["encodes"] * 0.05 * 3.7)
+
+
 def test_images_go_to_the_cloud_with_the_bytes_that_a_log_gives_them(tmp_path: Path) -> None:
     digests = [f"{number:064x}" for number in range(3)]
     log = tmp_path / "log.csv"
@@ -62,7 +75,7 @@ def test_images_go_to_the_cloud_with_the_bytes_that_a_log_gives_them(tmp_path: P
     scenario = changed(Scenario(), {"workload": str(log), "devices": 1, "hours": 1.0, "image_bytes": 2000})
     requests = world.requests_of(scenario)
     none = np.zeros(1, np.int64)
-    record = Record(scenario, requests, np.zeros(3, np.int8), np.zeros(3), none, none, none, [0], [(0, 0)])
+    record = Record(scenario, requests, np.zeros(3, np.int8), np.zeros(3), none, none, none, [Meter()])
     assert measure.image_bytes(record).tolist() == [1_000_000, 2000, 1_000_000]  # the last is asked for after the hour
     assert measure.summary(record)["without_cache"]["cloud_only"]["bytes"]["uplink_up"] == 2_002_000
     first, second, third = measure.always_cloud(record)
