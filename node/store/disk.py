@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...protocol.errors import CorruptPayload
 from .access_history import USE_BYTES_MAX
 from .disk_index import DiskIndex, Entry
 from .disk_room import DiskRoom
@@ -194,7 +195,7 @@ class DiskStore:
     # -- get ----------------------------------------------------------------------------------------------------
 
     async def get(self, key: bytes) -> memoryview | None:
-        """The data of `key`, checked; None when it is not here or has rotted. No use of it: see `touch`. OSError."""
+        """The data of `key`, checked; None when it is not here. No use of it: see `touch`. CorruptPayload, OSError."""
         for _ in range(2):  # the entry may be moved while it is read
             if (put := self._queue.get(key)) is not None:
                 return put.data
@@ -215,7 +216,7 @@ class DiskStore:
             if data is None:
                 self.stats.corrupt += 1
                 self.remove(key)
-                return None
+                raise CorruptPayload("what is on disk has rotted, or cannot be read")
             self.stats.read_bytes += len(data)
             return data
         return None

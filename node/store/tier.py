@@ -41,7 +41,7 @@ class Tier(Protocol):
         """Those that are of the image `digest`, whichever encoder made the features."""
 
     async def get(self, key: bytes) -> Bytes | None:
-        """The bytes of `key`, None when it has none. OSError when it cannot tell now."""
+        """The bytes of `key`, None when it has none. CorruptPayload when rotted; OSError when it cannot tell."""
 
     def put(self, key: bytes, data: memoryview) -> bool:
         """Take `data` in under `key`, instead of what was there; False when it does not want or cannot take it.

@@ -115,3 +115,24 @@ async def test_a_disk_in_trouble_is_shown_and_the_node_goes_on() -> None:
         devices.directories[0].error = None
         await asyncio.sleep(60)
         assert node.is_serving()[1]["disk"] == "ok"
+
+
+@in_virtual_time
+async def test_what_has_rotted_on_disk_is_counted_and_encoded_anew() -> None:
+    devices = Devices(1)
+    async with devices.cluster as cluster:
+        await encoded(cluster, cluster.nodes[0])
+        await asyncio.sleep(1)
+        await cluster.crash(0)
+        for name in devices.directories[0].names():
+            if name.startswith("segment-"):
+                content = devices.directories[0].open(name).content
+                for start in range(4096 + 200, len(content), 4096):  # the data of some records, and no header
+                    content[start] ^= 16
+        node = await cluster.restart(0)
+        await asyncio.sleep(CATCH_UP_TIMEOUT_S + 1)
+        told = node.counters()["tiers"]["disk"]
+        found = [await node.lookup.get(cluster.key(image)) for image in IMAGES]
+        assert found.count(None) == told["corrupt"] == len(IMAGES) - told["items"] > 0
+        lost = IMAGES[found.index(None)]
+        assert source(await node.lookup.get(cluster.key(lost), lost)) is Source.ENCODER
