@@ -1,7 +1,7 @@
 """What may happen during a run: each fault is one function that reads like its sentence.
 
 Invariants are checked all the while (`world.py`): each answer is the right one, of the right version, in time; and at
-the end the membership and the rings agree.
+the end the membership and the rings agree, and nobody holds what is outdated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ async def churn(world: World) -> None:
     """Every few minutes a device dies, and comes back a minute later with its memory empty."""
     while True:
         await world.wait(minutes=world.rng.uniform(1, 4))
-        device = world.any_running_device()
+        device = await world.any_running_device()
         await world.crash(device)
         await world.wait(minutes=1)
         await world.restart(device)
@@ -37,7 +37,7 @@ async def partition(world: World) -> None:
 async def slow_device(world: World) -> None:
     """From a third of the run to its end, everything that one device says or is told takes 300 ms more."""
     await world.wait(minutes=world.minutes / 3)
-    world.slow_down(world.any_running_device(), 0.3)
+    world.slow_down(await world.any_running_device(), 0.3)
 
 
 async def cloud_outage(world: World) -> None:

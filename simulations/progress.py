@@ -1,4 +1,4 @@
-"""How far a long run is: one line on standard error that is written over, or on a file a line now and then."""
+"""How far a long run is: a bar on standard error, or in a file a line now and then."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import TracebackType
 
 _EVERY_S = 0.5
 _EVERY_S_IN_A_FILE = 30.0
+_BAR = 24
 
 
 class Progress:
@@ -37,6 +38,7 @@ class Progress:
         self._shown_at = now
         left_s = (now - self._began_at) * (1 - share) / share if share > 0.01 else None
         left = f", {left_s:.0f} s left" if left_s is not None else ""
-        line = f"{self._name} {share:4.0%}  {what}{left}"
+        bar = "#" * round(share * _BAR)
+        line = f"{self._name} [{bar:.<{_BAR}}] {share:4.0%}  {what}{left}"
         print(f"\r{line}\x1b[K" if self._is_terminal else line, end="" if self._is_terminal else "\n", file=sys.stderr)
         sys.stderr.flush()

@@ -240,17 +240,16 @@ class World:
         return [before + made for before, made in zip(self._encoded_before, now, strict=True)]
 
     async def _end(self, faults: list[asyncio.Task[None]]) -> None:
-        for fault in faults:
-            if fault.done():
-                fault.result()
+        for name, fault in zip(self._scenario.faults, faults, strict=True):
+            if fault.done() and (error := fault.exception()) is not None:
+                self._break(f"{name} raised {error!r}")
             fault.cancel()
         await asyncio.gather(*faults, return_exceptions=True)
         self.heal()
         self.heal_cloud()
         for device in range(self.devices):
             self.slow_down(device, 0.0)
-            if not self.cluster.is_running(device):
-                await self.restart(device)
+            await self.restart(device)
 
     def _count(self) -> None:
         self._read_meter()
@@ -301,6 +300,10 @@ class World:
         rings = {tuple(sorted(node.cluster()["ring"]["virtual_nodes"].items())) for node in self.cluster.nodes}
         if len(rings) != 1:
             self._break(f"{len(rings)} different rings after the last fault")
+        for node in self.cluster.nodes:
+            for held in node.store.memory:
+                if not node.versions.is_current(held.key.encoder):
+                    self._break(f"{node.name} still holds {held.key}")
         if self._broken is not None:
             raise self._broken
 
@@ -315,21 +318,26 @@ class World:
         """Let time pass."""
         await asyncio.sleep(minutes * 60)
 
-    def any_running_device(self) -> int:
-        """One of those that are on."""
-        return self.rng.choice([index for index in range(self.devices) if self.cluster.is_running(index)])
+    async def any_running_device(self) -> int:
+        """One of those that are on, as soon as one is."""
+        while not (running := [index for index in range(self.devices) if self.cluster.is_running(index)]):
+            await self.wait(minutes=0.1)
+        return self.rng.choice(running)
 
     async def crash(self, device: int) -> None:
-        """The device loses power."""
-        await self.cluster.crash(device)
+        """The device loses power; another fault may have been there before."""
+        if self.cluster.is_running(device):
+            await self.cluster.crash(device)
 
     async def leave(self, device: int) -> None:
-        """The device is shut down."""
-        await self.cluster.leave(device)
+        """The device is shut down, if it is on."""
+        if self.cluster.is_running(device):
+            await self.cluster.leave(device)
 
     async def restart(self, device: int) -> None:
         """The device is on again."""
-        await self.cluster.restart(device)
+        if not self.cluster.is_running(device):
+            await self.cluster.restart(device)
 
     def upgrade(self, device: int, version: str) -> None:
         """The device, which is off, has another version of the encoder when it is on again."""
@@ -340,7 +348,8 @@ class World:
 
     async def invalidate_all_but(self, version: str) -> None:
         """Tell one node that only this version of the encoder is valid."""
-        await self.cluster.nodes[self.any_running_device()].invalidate(self._model(version).identity.name, version)
+        device = await self.any_running_device()
+        await self.cluster.nodes[device].invalidate(self._model(version).identity.name, version)
 
     def cut_into_halves(self) -> None:
         """No half of the devices hears the other."""

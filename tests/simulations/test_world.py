@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from edgecache.node.lookup import Lookup
+from edgecache.node.store.tiers import Tiers
 from edgecache.simulations import measure, world
 from edgecache.simulations.links import LINKS
 from edgecache.simulations.record import Answer, Meter, Record
 from edgecache.simulations.scenario import SCENARIOS, Scenario, changed, scenario_named
-from edgecache.simulations.world import InvariantBroken, simulate
+from edgecache.simulations.world import InvariantBroken, World, simulate
 
 SHORT: dict[str, Any] = {"devices": 3, "hours": 0.2}
 
@@ -130,6 +131,28 @@ def test_an_error_of_a_node_is_noticed_and_the_seed_named(monkeypatch: pytest.Mo
     monkeypatch.setattr(Lookup, "get", broken)
     with pytest.raises(InvariantBroken, match=r"device \d raised KeyError\('lost'\), .* \(--seed 7\)"):
         simulate(short("kiosks", seed=7))
+
+
+def test_an_error_of_a_fault_is_noticed_and_the_seed_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(self: World, device: int) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(World, "crash", broken)
+    with pytest.raises(InvariantBroken, match=r"churn raised KeyError\('lost'\), .* \(--seed 7\)"):
+        simulate(short("churn", seed=7))
+
+
+def test_who_keeps_what_is_outdated_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tiers, "remove_outdated", lambda *arguments: 0)
+    with pytest.raises(InvariantBroken, match=r"still holds .* \(--seed 1\)"):
+        simulate(short("rolling-upgrade"))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_everything_may_go_wrong_with_very_few_devices(devices: int) -> None:
+    faults = ["churn", "churn", "partition", "slow-device", "cloud-outage", "rolling-upgrade"]
+    record = simulate(changed(Scenario(), {"workload": "kiosks", "devices": devices, "hours": 0.5, "faults": faults}))
+    assert (record.answers == Answer.MEMORY).any()
 
 
 def test_the_faults_of_a_log_happen_while_it_lasts(tmp_path: Path) -> None:
