@@ -79,10 +79,6 @@ class AddressBook:
         if len(self._peers) > PEERS_MAX:
             del self._peers[next(iter(self._peers))]
 
-    def forget(self, node_id: str) -> None:
-        """Drop a peer that left for good. Harmless when it is not there."""
-        self._changed |= self._peers.pop(node_id, None) is not None
-
     @property
     def has_news(self) -> bool:
         """Whether something is to be written."""

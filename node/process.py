@@ -115,7 +115,7 @@ async def _live(
         await runner.setup()
         await web.SockSite(runner, listening, backlog=HTTP_BACKLOG).start()
         with contextlib.suppress(TimeoutError):  # a large or slow disk goes on behind
-            await asyncio.wait_for(node.has_remembered.wait(), REMEMBER_PATIENCE_S)
+            await asyncio.wait_for(node.lasting.has_recalled.wait(), REMEMBER_PATIENCE_S)
         shown = f"[{http_host}]" if ":" in http_host else http_host
         members = len(node.membership.in_ring()) + 1
         counted = "1 member" if members == 1 else f"{members} members"

@@ -7,7 +7,6 @@ network on virtual time. The clock is the running loop's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -18,7 +17,7 @@ from ..protocol import payload as payloads
 from ..protocol.errors import EncoderUnavailable
 from ..protocol.keys import EncoderIdentity
 from . import status
-from .address_book import AddressBook, RememberedPeer
+from .address_book import AddressBook
 from .conversions import Conversions
 from .cost import Costs
 from .directory import Directory
@@ -30,6 +29,7 @@ from .heartbeat import Heartbeat
 from .inbound import Inbound
 from .interfaces import is_loopback
 from .journal import Journal
+from .lasting import Lasting
 from .lease_desk import LeaseDesk
 from .link import Address, Link, Network, Server
 from .links import Links
@@ -45,7 +45,7 @@ from .prefetching import Prefetching
 from .pressure import Reading
 from .remembered_removals import RememberedRemovals
 from .remembered_versions import RememberedVersions
-from .removals import KEPT_S, Removals
+from .removals import Removals
 from .resizing import Resizing
 from .responder import Responder
 from .ring import Ring
@@ -58,7 +58,6 @@ from .stats import Stats
 from .store.arena import Arena
 from .store.memory import MemoryStore
 from .store.tiers import Tiers
-from .store.warm_start import warm_memory
 from .validity import Sweep, Validity
 from .versions import Versions
 
@@ -78,8 +77,6 @@ ENCODER_DELAY_S = 1.0
 HANDOVER_TIMEOUT_S = 10.0
 GOODBYE_TIMEOUT_S = 1.0
 DEMOTE_TIMEOUT_S = 5.0
-# After a start the disk answers nothing until a member has said what is current: mDNS brings one in 1.1 s, or nobody.
-CATCH_UP_TIMEOUT_S = 2.0
 TELL_TIMEOUT_S = 2.0
 
 _log = logging.getLogger(__name__)
@@ -126,8 +123,6 @@ class Node:
         self.boot = identity.boot
         self.stats = stats if stats is not None else Stats()
         self.versions = Versions()
-        self._remembered = remembered if remembered is not None else RememberedVersions(None)
-        self._remembered.tell(self.versions)
         self._conversions = Conversions(conversions)
         if memory is None:
             policy = POLICIES[settings.eviction](settings.memory_bytes)
@@ -140,21 +135,27 @@ class Node:
         # What the ring is made of must be the same on every member, so it stays what it was at the start.
         self._placed_bytes = self.store.capacity_bytes
         self._sweep = Sweep(validity, self.store, self.versions, self.removals, loop.time)
-        self._remembered_removals = remembered_removals or RememberedRemovals(None, loop.time)
-        self._remembered_removals.tell(self.removals, loop.time())
+        self.lasting = Lasting(
+            store=self.store,
+            sweep=self._sweep,
+            versions=self.versions,
+            removals=self.removals,
+            told_versions=remembered or RememberedVersions(None),
+            told_removals=remembered_removals or RememberedRemovals(None, loop.time),
+            address_book=address_book,
+            expects_others=discovery is not None or bool(settings.seeds),
+            now=loop.time,
+        )
         self._stand_ins = StandIns(self._conversions, self.store, self.name)
         rumors = Rumors()
         self.membership = Membership(self.id, self.boot, rumors, tells_loopback=is_loopback(settings.peer_listen[0]))
         self.twin = asyncio.Event()
         """Set when another live node turns out to have this node's id, and this one is the newer."""
-        self.has_remembered = asyncio.Event()
-        """Set when the disk answers."""
         self._settings = settings
         self._network = network
         self._discovery = discovery
         self._encoder = encoder
         self._no_disk = no_disk
-        self._address_book = address_book
         self._gossip = Gossip(self.membership, self.versions, self.removals, rumors)
         self._links = Links(
             hello=self._hello,
@@ -275,7 +276,6 @@ class Node:
         self._saving: asyncio.Task[None] | None = None
         self._housekeeping: asyncio.TimerHandle | None = None
         self._is_leaving = False
-        self._has_caught_up = asyncio.Event()
         if encoder is not None and encoder.known is not None:
             self.versions.use(encoder.known.identity, encoder.known.shape)
 
@@ -288,7 +288,7 @@ class Node:
         self.membership.introduce(self._said_hello)
         for seed in self._settings.seeds:
             self._links.sighted(Sighting("", "", "", seed), is_seed=True)
-        for known in self._address_book.peers():
+        for known in self.lasting.peers():
             self._links.sighted(Sighting(known.id, "", known.name, known.address), is_remembered=True)
         if self._discovery is not None:
             me = Announcement(
@@ -304,7 +304,7 @@ class Node:
         if self._encoder is not None:
             self._tasks.append(asyncio.ensure_future(self._load(self._encoder)))
         self._housekeeping = asyncio.get_running_loop().call_later(HOUSEKEEPING_S, self._keep_time)
-        self._tasks.append(asyncio.ensure_future(self._remember()))
+        self._tasks.append(asyncio.ensure_future(self.lasting.recall()))
         self._tasks.append(asyncio.ensure_future(self.resizing.watch()))
 
     async def _listen(self) -> None:
@@ -329,33 +329,6 @@ class Node:
         except EncoderUnavailable as error:
             _log.error("no features can be made on this node: %s", error)
 
-    async def _remember(self) -> None:
-        """What outlived the last process: the encoders of features on disk, and what is best kept in memory."""
-        if self.store.disk is None:
-            self.has_remembered.set()
-            return
-        self.store.is_disk_open = False
-        await self.store.disk.tier.ready()
-        if self._remembered_removals.off_s >= KEPT_S and self._address_book.peers():
-            dropped = sum(map(self.store.remove, self.store.keys()))
-            _log.warning("off for %d days: %d features are not trusted", KEPT_S // 86400, dropped)
-        async for identity in self.store.encoders():
-            self.versions.learn(identity)
-        if len(self.store.disk.tier) and self._may_have_missed_something:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._has_caught_up.wait(), CATCH_UP_TIMEOUT_S)
-        self._sweep.outdated()
-        self._sweep.removed(self.removals.names())
-        await self.store.open_disk()
-        self.has_remembered.set()
-        if came := await warm_memory(self.store):
-            _log.info("%d features are back in memory", came)
-
-    @property
-    def _may_have_missed_something(self) -> bool:
-        """Whether there are others who may have made another version current while this node was down."""
-        return self._discovery is not None or bool(self._settings.seeds or self._address_book.peers())
-
     def _keep_time(self) -> None:
         """Each second; a task only where there is something to wait for."""
         loop = asyncio.get_running_loop()
@@ -369,18 +342,8 @@ class Node:
         self.store.tell_uses()
         if len(self._stand_ins.renewals) and (self._renewing is None or self._renewing.done()):
             self._renewing = self._start_late(self.lookup.renew())
-        has_news = (
-            self._remembered.has_news(self.versions)
-            or self._remembered_removals.has_news(self.removals, now)
-            or self._address_book.has_news
-        )
-        if has_news and (self._saving is None or self._saving.done()):
-            self._saving = self._start_late(self._save(now))
-
-    async def _save(self, now: float) -> None:
-        await self._remembered.save(self.versions)
-        await self._remembered_removals.save(self.removals, now)
-        await self._address_book.save()
+        if self.lasting.has_news(now) and (self._saving is None or self._saving.done()):
+            self._saving = self._start_late(self.lasting.save())
 
     @property
     def peer_address(self) -> Address:
@@ -461,7 +424,7 @@ class Node:
         if heard.changed or heard.outdated or heard.removed:
             self._heartbeat.spread()
         if heard.is_all:
-            self._has_caught_up.set()
+            self.lasting.caught_up()
 
     # -- members and versions -----------------------------------------------------------------------------------
 
@@ -482,8 +445,7 @@ class Node:
                 self.desk.gone(member.id)
             else:
                 self._neighbourhood.is_back(member.id)
-                with contextlib.suppress(ValueError):  # a name that does not print: no name to write in a file
-                    self._address_book.remember(RememberedPeer(member.id, member.name, member.peer, member.boot))
+                self.lasting.met(member)
             _log.info(
                 "member %r at %s:%d is %s (%d in the ring)",
                 member.name, *member.peer, member.state, self.membership.size,
@@ -516,7 +478,7 @@ class Node:
         gone = self._sweep.outdated()
         older = [known for known in self.versions.known() if known.name == name and not self.versions.is_current(known)]
         self.store.remove_encoders_from_cloud(older)
-        await self._remembered.save(self.versions)
+        await self.lasting.save_versions()
         self._gossip.tell_current(name)
         self._heartbeat.spread()
         await self._links.tell(messages.State([], [], self._gossip.current()), TELL_TIMEOUT_S)
@@ -614,10 +576,7 @@ class Node:
             await self._encoder.close()
         self.store.tell_uses()
         await self.store.close()
-        await self._remembered.save(self.versions)
-        await self._remembered_removals.save(self.removals, asyncio.get_running_loop().time(), at_once=True)
-        with contextlib.suppress(OSError):
-            await self._address_book.save()
+        await self.lasting.save(at_once=True)
 
 
 def _told(host: str) -> str:

@@ -167,7 +167,7 @@ class Soak:
 
     async def _put_durably(self, index: int, image: bytes) -> None:
         node = self._cluster.nodes[index]
-        if not self._has_disks or not node.has_remembered.is_set():
+        if not self._has_disks or not node.lasting.has_recalled.is_set():
             return
         number = self._happened.get("durable put", 0)
         self._count("durable put")

@@ -122,7 +122,7 @@ def test_who_was_off_for_longer_than_removals_are_remembered_trusts_nothing_that
             monkeypatch.setattr(RememberedRemovals, "tell", lambda self, *_: setattr(self, "off_s", off_s))
             monkeypatch.setattr(AddressBook, "peers", lambda self: [PEER])
             node = await cluster.restart(1)
-            await node.has_remembered.wait()
+            await node.lasting.has_recalled.wait()
             assert (given(1.0).key.packed in node.store) == (off_s < KEPT_S)
 
     story()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from edgecache.node.found import Found, Reach
-from edgecache.node.service import CATCH_UP_TIMEOUT_S, Node
+from edgecache.node.lasting import CATCH_UP_TIMEOUT_S
+from edgecache.node.service import Node
 from edgecache.node.store.disk import DiskStore
 from edgecache.protocol.features import Source
 from edgecache.simulations.cluster import Cluster, ModelledEncoder

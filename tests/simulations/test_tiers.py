@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterable
 
 from edgecache.node.found import Found, Reach
-from edgecache.node.service import CATCH_UP_TIMEOUT_S, Node
+from edgecache.node.lasting import CATCH_UP_TIMEOUT_S
+from edgecache.node.service import Node
 from edgecache.protocol.features import Source
 from edgecache.simulations.cluster import Cluster, ModelledEncoder
 from edgecache.simulations.virtual_time import in_virtual_time
