@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -62,6 +64,8 @@ def load(text: str, threads: int = 1) -> Encoder:
 
 def _made_by(source: str) -> Encoder:
     path, _, factory = source.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # last, so that what lies there hides nothing
     try:
         make = getattr(import_module(path), factory)
     except (ImportError, AttributeError) as error:

@@ -40,7 +40,7 @@ def load(source: str, threads: int) -> ImageEncoder:
     try:
         graph, digest = OnnxGraph.of_file(path, threads)
     except OSError as error:
-        raise InvalidValue(f"onnx file cannot be read: {error}") from error
+        raise InvalidValue(f"{path} cannot be read: {error.strerror}") from error
     written = _metadata_of(graph.metadata)
     preprocessing = written.preprocessing if written else _beside(path)
     output = _output_of(graph)

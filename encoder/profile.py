@@ -75,7 +75,9 @@ def read(path: Path) -> Profile:
         profile = msgspec.toml.decode(data, type=Profile)
     except InvalidValue:
         raise
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+    except OSError as error:
+        raise InvalidValue(f"profile {path}: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
         raise InvalidValue(f"profile {path.name}: {error}") from error
     if profile.format != FORMAT:
         raise InvalidValue(f"profile {path.name} of format {profile.format}, this edgecache reads {FORMAT}")

@@ -68,7 +68,7 @@ class Description:
 def identity_of(spec: str) -> Description | None:
     """Describe the encoder that `spec` names, or None where only loading it can tell. InvalidValue for a wrong spec.
 
-    Reads the weights' file or the profile, nothing else; a missing file raises InvalidValue.
+    Reads the weights' file of tiny or the profile, nothing else; a missing file raises InvalidValue, whatever the spec.
     """
     parsed = Spec.parse(spec)
     if parsed.kind is Kind.PROFILE:
@@ -76,6 +76,9 @@ def identity_of(spec: str) -> Description | None:
 
         return profile.read(Path(parsed.source)).description
     if parsed.kind is not Kind.TINY:
+        is_path = parsed.kind in (Kind.VIT, Kind.ONNX) or parsed.source.startswith(("/", "./", "../"))
+        if is_path and not Path(parsed.source).exists():
+            raise InvalidValue(f"encoder {spec!a}: no such file or directory")
         return None
     try:
         return tiny_description(TINY_WEIGHTS.read_bytes())

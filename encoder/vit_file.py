@@ -32,7 +32,7 @@ def load(source: str) -> TorchEncoder:
     try:
         data = path.read_bytes()  # read once, so that the fingerprint is that of the weights in use
     except OSError as error:
-        raise InvalidValue(f"{path} cannot be read: {error}") from error
+        raise InvalidValue(f"{path} cannot be read: {error.strerror}") from error
     model = model_of(data)
     how = _preprocessing_of(data)
     side = model.shape.image_side

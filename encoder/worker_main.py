@@ -63,7 +63,8 @@ def main() -> int:
         return 0
     except Exception as error:
         # A fresh process is the only state known to be good: say why, and let the node start one.
-        traceback.print_exc()
+        if not isinstance(error, InvalidValue) or sys.argv[1].startswith("module:"):  # an error of a program
+            traceback.print_exc()
         reason = str(error) if isinstance(error, EdgeCacheError) else f"{type(error).__name__}: {error}"
         is_final = isinstance(error, InvalidValue | ImportError)
         wire.write(frames_out, wire.Failed(reason[:REASON_CHARS_MAX], is_final))

@@ -155,6 +155,7 @@ class Node:
         self._network = network
         self._discovery = discovery
         self._encoder = encoder
+        self._encoder_trouble: str | None = None
         self._no_disk = no_disk
         self._gossip = Gossip(self.membership, self.versions, self.removals, rumors)
         self._links = Links(
@@ -459,7 +460,12 @@ class Node:
         """The identity of this node's encoder; waits while a model that must be read loads. EncoderUnavailable."""
         if self._encoder is None:
             return None
-        described = await self._encoder.described()
+        try:
+            described = await self._encoder.described()
+        except EncoderUnavailable as error:
+            self._encoder_trouble = str(error)
+            raise
+        self._encoder_trouble = None
         self.versions.use(described.identity, described.shape)
         return described.identity
 
@@ -489,6 +495,8 @@ class Node:
     def is_serving(self) -> tuple[bool, Mapping[str, str]]:
         """Whether this node should be sent requests, and the state of its parts."""
         encoder = "none" if self._encoder is None else "known" if self.versions.own is not None else "loading"
+        if self._encoder_trouble is not None:
+            encoder = f"degraded: {self._encoder_trouble}"
         alive = sum(member.state is State.ALIVE for member in self.membership.all())
         disk = self.store.disk
         trouble = self._no_disk if disk is None else disk.tier.trouble

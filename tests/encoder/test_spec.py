@@ -69,6 +69,12 @@ def test_what_only_loading_can_tell_is_unknown() -> None:
     assert identity_of("module:some.path:factory") is None
 
 
+@pytest.mark.parametrize("text", ["onnx:gone.onnx", "vit:gone.safetensors", "hf:./gone", "hf:/gone", "gone.toml"])
+def test_a_file_that_is_not_there_is_a_wrong_spec(text: str) -> None:
+    with pytest.raises(InvalidValue, match=r"gone.*: no such file or directory|gone\.toml: No such file or directory"):
+        identity_of(text)
+
+
 def test_missing_weights_are_the_answer_and_not_a_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(spec, "TINY_WEIGHTS", tmp_path / "gone.safetensors")
     with pytest.raises(InvalidValue, match=r"gone\.safetensors"):

@@ -50,6 +50,25 @@ def test_it_is_ready_then_answers_then_ends_with_its_input() -> None:
         assert process.wait(10) == 0
 
 
+def test_a_module_may_lie_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH")
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-P", "-m", "edgecache.encoder.worker_main", "module:plain:Encoder"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        ready, _ = wire.read(process.stdout) or (None, b"")  # type: ignore[arg-type]
+        assert isinstance(ready, wire.Ready)
+        process.communicate()
+
+
+def test_what_is_wrong_with_a_file_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("no model")
+    command = [sys.executable, "-m", "edgecache.encoder.worker_main", f"onnx:{tmp_path / 'text.onnx'}"]
+    ended = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert b"no ONNX model" in ended.stdout
+
+
 def test_its_last_words_say_why_it_cannot_start() -> None:
     with worker("module:plain:missing") as process:
         assert process.stdout is not None

@@ -45,6 +45,15 @@ def test_a_wrong_flag_is_one_line_that_says_what_and_why(flags: list[str], compl
     assert complaint in line
 
 
+def test_an_encoder_that_cannot_be_loaded_leaves_a_node_that_says_so(nodes: Nodes) -> None:
+    node = nodes.start("--encoder", "module:edgecache.node:missing", "--no-mdns")
+    refused = node.request("POST", "/v1/features", b"an image")
+    assert (refused.status, "retry-after" in refused.headers) == (503, True)
+    ready = node.get("/readyz").json()
+    assert ready["status"] == "degraded"
+    assert ready["parts"]["encoder"].startswith("degraded: encoder module:edgecache.node:missing: ")
+
+
 def test_a_request_that_is_open_when_the_node_is_told_to_stop_is_answered(nodes: Nodes) -> None:
     spec = ("--encoder", "module:edgecache.simulations.sleeping:encoder")
     node = nodes.start(*spec, environment={VARIABLE: "vit-b16:1.5"})
