@@ -10,6 +10,7 @@ import numpy as np
 
 from .measure import summary
 from .scenario import Scenario, entry_bytes
+from .workloads.requests import Requests
 from .world import requests_of, simulate
 
 UPLINKS = ("none", "4g", "5g", "wan")
@@ -44,6 +45,9 @@ class Plan:
     tried: list[Tried]
     never_seen: float
     """The share of requests, once warm, for images that nobody had asked for before: those must be encoded."""
+    requests: int
+    asking: int
+    """Devices that ask; of a log perhaps fewer than there are."""
 
 
 def ladder(scenario: Scenario) -> list[int]:
@@ -85,8 +89,9 @@ def plan(scenario: Scenario, p95_ms: float, begin: Callable[[str], None] = lambd
                 else:
                     low = middle + 1
             below = high
-    enough = [run for run in tried if run.is_enough]
-    return Plan(min(enough, key=lambda run: run.cost, default=None), tried, _never_seen(scenario))
+    best = min((run for run in tried if run.is_enough), key=lambda run: run.cost, default=None)
+    requests = requests_of(scenario)
+    return Plan(best, tried, _never_seen(requests), len(requests), len(np.unique(requests.devices)))
 
 
 def _try(scenario: Scenario, memory: int, replicas: int, uplink: str, p95_ms: float) -> Tried:
@@ -99,8 +104,7 @@ def _try(scenario: Scenario, memory: int, replicas: int, uplink: str, p95_ms: fl
     return Tried(memory, replicas, uplink, result["hit_rate_warm"], warm["p50"], warm["p95"], is_enough)
 
 
-def _never_seen(scenario: Scenario) -> float:
-    requests = requests_of(scenario)
+def _never_seen(requests: Requests) -> float:
     first = np.zeros(len(requests), bool)
     first[np.unique(requests.images, return_index=True)[1]] = True
     warm = requests.times >= 0.25 * requests.times[-1]
@@ -126,7 +130,14 @@ def report(found: Plan, scenario: Scenario, p95_ms: float) -> str:
             f"--replicas {best.replicas}, {uplink}: p95 {_milliseconds(best.p95_ms)} ms, hit rate {best.hit_rate:.1%} "
             f"once warm"
         )
-    lines += ["", f"{'MiB each':>9}  copies  uplink  hit rate    p50 ms    p95 ms  p95 ≤ {p95_ms:g} ms"]
+    lines += [
+        "",
+        f"{found.requests:,} requests of {found.asking} devices, "
+        f"the first {scenario.hours:g} h of {scenario.workload}, "
+        f"{scenario.model} in {scenario.profile.encode_s[scenario.model] * 1000:g} ms, {scenario.link}, seed "
+        f"{scenario.seed}; warm is after a quarter of it",
+        f"{'MiB each':>9}  copies  uplink  hit rate    p50 ms    p95 ms  p95 ≤ {p95_ms:g} ms",
+    ]
     for run in sorted(found.tried, key=lambda run: (run.replicas, UPLINKS.index(run.uplink), run.memory_bytes)):
         lines.append(
             f"{run.memory_bytes / _MIB:9g}  {run.replicas:6}  {run.uplink:6}  {run.hit_rate:8.1%}  "
@@ -146,4 +157,10 @@ def as_json(found: Plan) -> dict[str, Any]:
         return {name: getattr(run, name) for name in Tried.__slots__}
 
     best = row(found.best) if found.best is not None else None
-    return {"best": best, "never_seen": round(found.never_seen, 6), "tried": [row(run) for run in found.tried]}
+    return {
+        "best": best,
+        "never_seen": round(found.never_seen, 6),
+        "requests": found.requests,
+        "asking": found.asking,
+        "tried": [row(run) for run in found.tried],
+    }

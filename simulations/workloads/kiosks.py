@@ -16,8 +16,8 @@ class Kiosks:
     """Independent visitors choose from a catalogue by Zipf's law.
 
     Each picture is replaced after `lifetime_h` on average. With probability `overlap` a visitor chooses from the
-    catalogue of all kiosks, else from the kiosk's own (offers of this shop), a tenth as large. Exponents from 0.8 to
-    1.1 are what image and video catalogues show.
+    catalogue of all kiosks, else from the kiosk's own (offers of this shop), a tenth as large. The exponent is
+    an estimate, as retail's.
     """
 
     per_hour: float = 240.0

@@ -17,8 +17,8 @@ class Retail:
     What a sensor delivers never repeats bit for bit. What does are key frames: a change detector sends the stored
     picture of a scene that it recognises, and product photographs are files. So a request is for one of these:
 
-    - with probability `overlap` a product photograph, the same for all devices, by Zipf's law with exponent 0.9 (sales
-      of products follow exponents of 0.7 to 1.1);
+    - with probability `overlap` a product photograph, the same for all devices, by Zipf's law with exponent 0.9
+      (requests for web pages follow exponents of 0.6 to 1.03: Krashakov et al., cs/0404010);
     - else one of the device's own scenes. Those depend on the hour and recur the next day, since light, stock and
       visitors do; 24 × 10 in all, of which those of the hour and its neighbours are likely;
     - with probability `novel` something never seen before.

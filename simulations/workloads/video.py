@@ -13,10 +13,9 @@ from .requests import HOUR_S, Requests, bounded, in_order, numbered, zipf
 class Video:
     """Cameras at a steady rate; most frames are found to be like the one before, and need its features again.
 
-    A frame is like its predecessor with probability `still`: of the frames of public clips 69 to 94 % were, by their
-    features within 0.5 %, in static scenes, 47 % in traffic and 15 % where hands worked. Otherwise the camera looks at
-    another of its `scenes`, which with probability `overlap` is one that its neighbours see as well, or, with
-    probability `novel`, at something new.
+    A frame is like its predecessor with probability `still`: an estimate, between static scenes, where most are, and
+    moving cameras, where hardly any is. Otherwise the camera looks at another of its `scenes`, which with probability
+    `overlap` is one that its neighbours see as well, or, with probability `novel`, at something new.
     """
 
     frames_per_s: float = 0.5

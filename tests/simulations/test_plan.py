@@ -59,7 +59,9 @@ def test_a_log_gets_its_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     best = json.loads(out.read_text())["best"]
     assert (best["memory_bytes"], best["replicas"], best["uplink"]) == (4 * MIB, 1, "none")
     assert best["p95_ms"] <= 80
-    assert "4 MiB for features on each of 3 × rpi5, --replicas 1, no cloud tier" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "4 MiB for features on each of 3 × rpi5, --replicas 1, no cloud tier" in shown
+    assert f"300 requests of 3 devices, the first 0.2 h of {log}, vit-b16 in 430 ms, wifi, seed 1" in shown
 
 
 @pytest.mark.parametrize(
