@@ -11,6 +11,7 @@ from ..protocol import messages
 from ..protocol.connection import Asked, Event, Opened
 from .links import LINK_IDLE_S
 from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
+from .refusals import Refusals
 from .responder import Answer
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Inbound:
         self._on_greeted = on_greeted
         self._on_leave = on_leave
         self._on_gone = on_lost
+        self._refusals = Refusals()
         self._answering: set[asyncio.Task[None]] = set()
         self._tidy_at = 0.0
 
@@ -129,4 +131,7 @@ class Inbound:
                 self._stats.protocol_errors += 1
             else:
                 self._stats.refused_handshakes += 1
-            _log.warning("closed a connection from %s: %s", protocol.remote_host, reason)
+            now = asyncio.get_running_loop().time()
+            line = self._refusals.line(now, protocol.remote_host, reason, "closed a connection from")
+            if line is not None:
+                _log.warning("%s", line)

@@ -14,7 +14,7 @@ class Refusals:
         self._period_ends_at = 0.0
         self._untold = 0
 
-    def line(self, now: float, host: str, reason: str) -> str | None:
+    def line(self, now: float, host: str, reason: str, what: str = "no connection with") -> str | None:
         """What to write in the log for this one; None when it is only counted, for the next line to say."""
         if now >= self._period_ends_at:
             self._told.clear()
@@ -25,4 +25,4 @@ class Refusals:
         self._told.add((host, reason))
         more = f" (and {self._untold} refused since the last such line)" if self._untold else ""
         self._untold = 0
-        return f"no connection with {host}: {reason}{more}"
+        return f"{what} {host}: {reason}{more}"

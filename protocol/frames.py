@@ -47,6 +47,11 @@ HEADER_BYTES = HEADER.size
 # more room all of it is read, and the connection does not break before the other side has heard what was wrong.
 _READER_BYTES = (1024, 8 * 1024, HEADER_BYTES + BODY_BYTES_MAX)
 
+# How others begin who come to this port by mistake, read as the size of a frame.
+_STRANGERS = {b"\x16\x03": " (it speaks TLS: is its node run with --cluster-key?)"} | dict.fromkeys(
+    (b"GE", b"PO", b"PU", b"HE"), " (it speaks HTTP: this is the port for peers)"
+)
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -183,7 +188,8 @@ class FrameReader:
 
     def _complaint(self, body_bytes: int, coding: int, head_bytes: int, blob_bytes: int) -> str:
         if body_bytes > BODY_BYTES_MAX:
-            return f"frame of {body_bytes} bytes, at most {BODY_BYTES_MAX}"
+            stranger = _STRANGERS.get(body_bytes.to_bytes(4, "little")[:2], "")
+            return f"frame of {body_bytes} bytes, at most {BODY_BYTES_MAX}{stranger}"
         if coding > CODED:
             return f"frame coded by {coding}: there are {PLAIN} and {CODED}"
         if head_bytes > body_bytes:

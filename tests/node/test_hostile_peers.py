@@ -207,6 +207,15 @@ async def test_one_byte_at_a_time_does_not_keep_a_handshake_open(
     writer.close()
 
 
+async def test_who_comes_again_and_again_with_tls_is_counted_and_fills_no_log(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(5):
+        assert b"speaks TLS" in await _attack(node, b"\x16\x03\x01\x02" + bytes(600))
+    await _until(lambda: node.stats.refused_handshakes == 5)
+    assert caplog.text.count("closed a connection from") == 1
+
+
 async def test_a_node_that_has_this_nodes_own_id_is_sent_away_and_the_newer_of_the_two_knows(node: Node) -> None:
     for boot, is_newer in (("66" * 16, False), ("44" * 16, True)):
         assert b"this node has the same id" in await _attack(node, _frame(_hello(id=NODE_ID, boot=boot)))

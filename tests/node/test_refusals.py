@@ -13,6 +13,10 @@ def test_each_host_and_reason_gets_a_line_a_minute_that_counts_the_rest() -> Non
     assert refusals.line(PERIOD_S, "10.0.0.7", "no") == "no connection with 10.0.0.7: no"
 
 
+def test_what_was_done_may_be_said_otherwise() -> None:
+    assert Refusals().line(0.0, "10.0.0.7", "no", "closed a connection from") == "closed a connection from 10.0.0.7: no"
+
+
 def test_a_scan_of_many_hosts_fills_neither_the_log_nor_memory() -> None:
     refusals = Refusals()
     lines = [refusals.line(0.0, f"10.0.{host >> 8}.{host & 255}", "no") for host in range(10_000)]

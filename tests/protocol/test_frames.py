@@ -118,6 +118,8 @@ def test_where_many_small_frames_come_at_once_they_are_read_together() -> None:
         ((4, 10, 0, 5, 1, 0), "frame of 4 bytes with a head of 5"),
         ((0, 10, 0, 1, 1, 0), "frame of 0 bytes with a head of 1"),
         ((4, 10, 2, 4, 1, 0), "frame coded by 2: there are 0 and 1"),
+        ((0x02010316, 0, 1, 0, 1, 0), r"at most 327679 \(it speaks TLS: is its node run with --cluster-key\?\)"),
+        ((int.from_bytes(b"GET ", "little"), 0, 47, 0, 1, 0), r"\(it speaks HTTP: this is the port for peers\)"),
         ((4, 11, 0, 4, 1, 0xFFFFFFFF), f"blob of 4294967295 bytes, at most {BLOB_MAX}"),
         ((4, 11, 0, 4, 1, BLOB_MAX + 1), f"blob of {BLOB_MAX + 1} bytes"),
     ],
