@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
-import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -132,20 +130,7 @@ class Bench:
 
     def about(self) -> dict[str, Any]:
         """What the rows were measured on."""
-        return {
-            "encoder": str(self.encoder.identity),
-            "device": f"{processor_name()}, {os.cpu_count()} cores, {platform.system()}",
-            "threads": self.threads,
-            "batch": self.batch,
-            "images": len(self.measured.pixels),
-            "torch": str(torch.__version__),
-        }
-
-
-def relate(rows: Sequence[Row], whole: Sequence[bool]) -> list[Row]:
-    """Rows with their speed-ups over the first, and over the fastest of those that leave nothing out."""
-    strongest = min(row.ms for row, is_whole in zip(rows, whole, strict=True) if is_whole)
-    return [replace(row, speedup=rows[0].ms / row.ms, over_strongest=strongest / row.ms) for row in rows]
+        return measure.about(self.encoder, len(self.measured.pixels), threads=self.threads, batch=self.batch)
 
 
 def strongest_of(all_built: Sequence[Built], rows: Sequence[Row], cosine_min: float) -> Options:
@@ -188,18 +173,7 @@ def bench(
     built = [*alone, *work.built(there, cosine_min)]
     say("measured side by side:")
     rows = work.rows(built, with_memory=with_memory)
-    return relate(rows, [one.options.is_whole for one in built]), work.about()
-
-
-def processor_name() -> str:
-    """What the processor calls itself."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return measure.relate(rows, [one.options.is_whole for one in built]), work.about()
 
 
 def any_image(encoder: TorchEncoder) -> bytes:

@@ -1,43 +1,49 @@
 """`edgecache-encoder`: make an encoder fast on this device, and say what that costs.
 
-Exit status: 0 done, 1 could not be done, 2 wrong usage.
+Exit status: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ..protocol.errors import EdgeCacheError, InvalidValue
+from . import outputs
 from .runtimes import Runtime, needing
 from .spec import EXPECTED, TINY
 
 if TYPE_CHECKING:
     from .measure import Row
 
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; what goes wrong is one line on standard error."""
     options = _parser().parse_args(arguments)
     try:
+        _check_files(options)
         run = options.run
         run(options)
     except (EdgeCacheError, OSError) as error:
         print(f"edgecache-encoder: {error}", file=sys.stderr)
-        return 1
+        return FAILED
     except KeyboardInterrupt:
-        return 1
-    return 0
+        print("edgecache-encoder: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
 
 
 class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong; as `node/usage.py`, which is out of this package's reach."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(WRONG_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="write an ONNX file, compared with its origin, for onnx:FILE")
     _common(export)
-    export.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    _told(export)
+    export.add_argument("--out", type=Path, default=Path("encoder.onnx"), metavar="FILE.onnx", help="%(default)s")
     export.add_argument(
         "--precision",
         choices=("float32", "int8", "int8-static"),
@@ -62,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--from", dest="source", required=True, metavar="SPEC", help="whose features there are")
     fit.add_argument("--to", dest="target", required=True, metavar="SPEC", help="whose features are wanted")
     fit.add_argument("--images", type=Path, required=True, metavar="DIR", help="images to fit and to measure on")
-    fit.add_argument("--images-max", type=int, default=2000, metavar="N")
+    fit.add_argument("--images-max", type=_from(1), default=2000, metavar="N")
     fit.add_argument("--min-cosine", type=float, default=0.95, metavar="C", help="refuse a map that is worse")
     fit.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
     fit.set_defaults(run=_fit)
@@ -70,26 +77,33 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure every runtime and every shortcut: a table, JSON, a plot")
     _common(bench)
     _measuring(bench)
-    bench.add_argument("--batch", type=int, default=1, metavar="N", help="images at once")
+    bench.add_argument("--batch", type=_from(1), default=1, metavar="N", help="images at once")
     bench.add_argument("--no-memory", action="store_true", help="leave out the memory and start of a node's worker")
     bench.set_defaults(run=_bench)
 
     tune = commands.add_parser("tune", help="find the fastest that is true enough, and write its profile")
     _common(tune)
     _measuring(tune)
-    tune.add_argument("--max-ms", type=float, metavar="MS", help="fail if an image takes longer")
+    tune.add_argument("--max-ms", type=_above_0, metavar="MS", help="fail if an image takes longer")
     tune.add_argument("--runtime", action="append", choices=list(Runtime), help="only these (default: all installed)")
     tune.add_argument("--out", type=Path, default=Path("profile.toml"), metavar="FILE.toml")
     tune.set_defaults(run=_tune)
 
     train = commands.add_parser("train", help="teach a smaller encoder to make a larger one's features")
-    train.add_argument("--teacher", required=True, metavar="SPEC", help="whose features are to be made")
+    train.add_argument(
+        "--teacher", "--encoder", dest="teacher", required=True, metavar="SPEC", help="whose features are to be made"
+    )
     train.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures, without labels")
-    train.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="for vit:FILE.safetensors")
-    train.add_argument("--minutes", type=float, default=60.0, metavar="M")
-    train.add_argument("--depth", type=int, default=0, metavar="N", help="blocks (default: half of the teacher's)")
-    train.add_argument("--dim", type=int, default=0, metavar="N", help="width (default: the teacher's)")
-    train.add_argument("--heads", type=int, default=0, metavar="N")
+    _told(train)
+    train.add_argument(
+        "--out", type=Path, default=Path("student.safetensors"), metavar="FILE.safetensors", help="%(default)s"
+    )
+    train.add_argument("--minutes", type=_above_0, default=60.0, metavar="M", help="to teach for (default: 60)")
+    train.add_argument("--depth", type=_from(0), default=0, metavar="N", help="blocks (default: half of the teacher's)")
+    train.add_argument("--dim", type=_from(0), default=0, metavar="N", help="width (default: the teacher's)")
+    train.add_argument(
+        "--heads", type=_from(0), default=0, metavar="N", help="of its attention (default: as its width)"
+    )
     train.add_argument(
         "--temperature", type=float, default=2.0, metavar="T", help="of the logits, where there is a head"
     )
@@ -98,9 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--attention-weight", type=float, default=0.5, metavar="W")
     train.add_argument("--sparsity", type=float, default=0.0, metavar="S", help="share of zeros to prune to on the way")
     train.add_argument("--for-int8", action="store_true", help="learn to live with INT8 in the last third")
-    train.add_argument("--batch", type=int, default=32, metavar="N")
-    train.add_argument("--images-max", type=int, default=5000, metavar="N")
-    train.add_argument("--threads", type=int, default=1, metavar="N")
+    train.add_argument("--batch", type=_from(1), default=32, metavar="N")
+    train.add_argument("--images-max", type=_from(1), default=5000, metavar="N")
+    train.add_argument("--threads", type=_from(1), default=1, metavar="N")
     train.set_defaults(run=_train)
 
     about = "precompute features of images for nodes with --cloud to find"
@@ -113,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--encoder", default=TINY, metavar="SPEC", help=EXPECTED)
     where = build.add_mutually_exclusive_group()
-    where.add_argument("--processes", type=int, metavar="N", help="of one thread each (default: one a core)")
+    where.add_argument("--processes", type=_from(1), metavar="N", help="of one thread each (default: one a core)")
     where.add_argument("--dask", metavar="tcp://HOST:PORT", help="encode on the workers of this Dask scheduler")
     build.add_argument("--json", action="store_true", help="print what was done as JSON")
     build.add_argument("--quiet", action="store_true", help="show no progress")
@@ -124,7 +138,42 @@ def _parser() -> argparse.ArgumentParser:
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--encoder", default=TINY, metavar="SPEC", help=EXPECTED)
     command.add_argument("--images", type=Path, metavar="DIR", help="images to measure on: a directory, or an npz")
-    command.add_argument("--threads", type=int, default=1, metavar="N")
+    command.add_argument("--threads", type=_from(1), default=1, metavar="N")
+
+
+def _told(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", type=Path, metavar="FILE", help="the table as JSON")
+    command.add_argument("--plot", type=Path, metavar="FILE.png", help="speed against fidelity")
+
+
+def _from(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!a}: expected a whole number, at least {least}")
+        return value
+
+    return whole
+
+
+def _above_0(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!a}: expected a number above 0")
+    return value
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Before the long run, not after it: can what was asked for be written?"""
+    for name in ("out", "json", "plot"):
+        if isinstance(path := getattr(options, name, None), Path):
+            outputs.check_writable(path)
 
 
 def _fit(options: argparse.Namespace) -> None:
@@ -146,9 +195,8 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _measuring(command: argparse.ArgumentParser) -> None:
     command.add_argument("--min-cosine", type=float, default=0.99, metavar="C", help="mean, to the plain features")
-    command.add_argument("--count", type=int, default=600, metavar="N", help="images, a third of them to fit on")
-    command.add_argument("--json", type=Path, metavar="FILE")
-    command.add_argument("--plot", type=Path, metavar="FILE.png")
+    command.add_argument("--count", type=_from(3), default=600, metavar="N", help="images, a third of them to fit on")
+    _told(command)
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -159,8 +207,8 @@ def _bench(options: argparse.Namespace) -> None:
         options.encoder,
         _images_of(options),
         count=options.count,
-        threads=_at_least_one("--threads", options.threads),
-        batch=_at_least_one("--batch", options.batch),
+        threads=options.threads,
+        batch=options.batch,
         cosine_min=options.min_cosine,
         with_memory=not options.no_memory,
     )
@@ -177,7 +225,7 @@ def _tune(options: argparse.Namespace) -> None:
         _images_of(options),
         options.out,
         count=options.count,
-        threads=_at_least_one("--threads", options.threads),
+        threads=options.threads,
         cosine_min=options.min_cosine,
         ms_max=options.max_ms,
         runtimes=options.runtime and [Runtime(name) for name in options.runtime],
@@ -195,12 +243,6 @@ def _images_of(options: argparse.Namespace) -> Path:
     return images
 
 
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise InvalidValue(f"{name} {value}: at least 1")
-    return value
-
-
 def _write(options: argparse.Namespace, rows: list[Row], about: dict[str, object]) -> None:
     from . import measure, plot
 
@@ -216,7 +258,13 @@ def _export(options: argparse.Namespace) -> None:
     from .pyramid import scales_of
 
     scales = scales_of(options.pyramid) if options.pyramid else ()
-    print(export(options.encoder, options.out, options.precision, options.images, scales))
+    if options.json or options.plot:
+        _images_of(options)
+    line, rows, about = export(
+        options.encoder, options.out, options.precision, options.images, scales, threads=options.threads
+    )
+    print(line)
+    _write(options, rows, about)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -234,19 +282,19 @@ def _train(options: argparse.Namespace) -> None:
         batch=options.batch,
     )
     size = Student(options.depth, options.dim, options.heads)
-    print(
-        train(
-            options.teacher,
-            options.images,
-            options.out,
-            size,
-            recipe,
-            minutes=options.minutes,
-            count=options.images_max,
-            threads=_at_least_one("--threads", options.threads),
-        )
+    line, rows, about = train(
+        options.teacher,
+        options.images,
+        options.out,
+        size,
+        recipe,
+        minutes=options.minutes,
+        count=options.images_max,
+        threads=options.threads,
     )
+    print(line)
     print(f"edgecache-node --encoder vit:{options.out}")
+    _write(options, rows, about)
 
 
 def _library_build(options: argparse.Namespace) -> None:

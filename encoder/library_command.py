@@ -96,8 +96,6 @@ def progress_line(built: Built, total: int, seconds: float) -> str:
 
 @contextmanager
 def _processes(count: int | None) -> Iterator[Workers]:
-    if count is not None and count < 1:
-        raise InvalidValue(f"{count} processes: at least 1")
     count = count or len(os.sched_getaffinity(0))
     # One thread each: two processes of one thread encode more than one of two. Read when a process loads its encoder.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

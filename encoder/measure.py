@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -148,6 +150,35 @@ def energy_meters(root: Path = Path("/sys/class/powercap")) -> list[Path]:
             continue
         meters.append(meter)
     return meters
+
+
+def relate(rows: Sequence[Row], whole: Sequence[bool]) -> list[Row]:
+    """Rows with their speed-ups over the first, and over the fastest of those that leave nothing out."""
+    strongest = min(row.ms for row, is_whole in zip(rows, whole, strict=True) if is_whole)
+    return [replace(row, speedup=rows[0].ms / row.ms, over_strongest=strongest / row.ms) for row in rows]
+
+
+def about(encoder: TorchEncoder, images: int, *, threads: int, batch: int = 1) -> dict[str, Any]:
+    """What rows were measured on."""
+    return {
+        "encoder": str(encoder.identity),
+        "device": f"{processor_name()}, {os.cpu_count()} cores, {platform.system()}",
+        "threads": threads,
+        "batch": batch,
+        "images": images,
+        "torch": str(torch.__version__),
+    }
+
+
+def processor_name() -> str:
+    """What the processor calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def origin_of(spec: str, encoder: TorchEncoder) -> Origin:

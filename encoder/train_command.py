@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..protocol.errors import InvalidValue
@@ -16,9 +17,10 @@ from . import measure, vit_file
 from .distill import Distillation, Recipe, student_of
 from .export_command import torch_encoder
 from .image_set import ImageSet
+from .measure import Row
 from .runtimes import Array
 from .runtimes.torch_graph import TorchGraph
-from .towers import Tower
+from .towers import Single, Tower
 from .vit import VisionTransformer
 from .weights.numbers import zeros_share
 
@@ -39,12 +41,13 @@ class Student:
 
 def train(
     teacher: str, images: Path, out: Path, size: Student, recipe: Recipe, *, minutes: float, count: int, threads: int
-) -> str:
-    """Write the student to `out`, and return a line that says how near it came and how much faster it is."""
+) -> tuple[str, list[Row], dict[str, Any]]:
+    """Write the student to `out`: a line that says what it is; teacher and student side by side, and on what.
+
+    A student of another width has no cosine to its teacher: NaN.
+    """
     if out.suffix != SUFFIX:
         raise InvalidValue(f"{out}: a student's name ends in {SUFFIX}")
-    if not minutes > 0:
-        raise InvalidValue(f"--minutes {minutes:g}: expected above 0")
     torch.set_num_threads(threads)
     encoder = torch_encoder(teacher)
     model, how = encoder.model, encoder.preprocessing
@@ -58,18 +61,18 @@ def train(
         raise InvalidValue(f"{len(pictures.pixels)} images, at least 2: some to learn from and some to measure")
     held_out, learnt = pictures.split(max(1, min(HELD_OUT_MAX, len(pictures.pixels) // 10)))
     student = student_of(model, size.depth or max(1, model.shape.depth // 2), size.dim, size.heads)
-    before = _likeness(student, model, held_out.pixels)
+    before = _likened(Row("", 0.0), _tower(student), _tower(model), held_out.pixels).cosine_mean
     steps = _teach(Distillation(model, student, recipe), torch.from_numpy(learnt.pixels), minutes)
     vit_file.save(student, out, how)
-    after = _likeness(student, model, held_out.pixels)
-    towers = {"teacher": _tower(model), "student": _tower(student)}
-    ms = measure.milliseconds(towers, held_out.pixels[:_TIMED_IMAGES])
-    return (
-        f"{out}: {student.shape.depth} blocks of {student.shape.dim}, "
-        f"{sum(weight.numel() for weight in student.parameters()):,} weights, {zeros_share(student):.0%} of the linear "
-        f"ones zero; {steps} steps; cosine to the teacher {before} at first, now {after}, on {len(held_out.pixels)} "
-        f"images held out; {ms['student']:.1f} ms an image, the teacher {ms['teacher']:.1f}"
+    rows = _side_by_side(model, student, held_out.pixels)
+    after = rows[1]
+    line = (
+        f"{out}: {student.shape.depth} blocks of {student.shape.dim}, {_weights(student):,} weights, "
+        f"{zeros_share(student):.0%} of the linear ones zero; {steps} steps; cosine to the teacher {before:.4f} at "
+        f"first, now {after.cosine_mean:.4f}, on {len(held_out.pixels)} images held out; {after.ms:.1f} ms an image, "
+        f"the teacher {rows[0].ms:.1f}"
     )
+    return line, rows, measure.about(encoder, len(held_out.pixels), threads=threads)
 
 
 def _teach(lessons: Distillation, pixels: Tensor, minutes: float) -> int:
@@ -89,17 +92,24 @@ def _teach(lessons: Distillation, pixels: Tensor, minutes: float) -> int:
     return steps
 
 
-def _likeness(student: VisionTransformer, teacher: VisionTransformer, pixels: Array) -> str:
-    if student.shape.dim != teacher.shape.dim:
-        return "(of another width)"
-    with torch.inference_mode():
-        made, wanted = (
-            torch.cat([model(chunk) for chunk in torch.split(torch.from_numpy(pixels), 32)]).flatten(1)
-            for model in (student, teacher)
-        )
-    return f"{float(F.cosine_similarity(made, wanted).mean()):.4f}"
+def _side_by_side(teacher: VisionTransformer, student: VisionTransformer, pixels: Array) -> list[Row]:
+    names = {"teacher": teacher, "student": student}
+    towers = {name: _tower(model) for name, model in names.items()}
+    ms = measure.milliseconds(towers, pixels[:_TIMED_IMAGES])
+    rows = [Row(name, ms[name], megabytes=4 * _weights(model) / 1e6) for name, model in names.items()]
+    return measure.relate([rows[0], _likened(rows[1], towers["student"], towers["teacher"], pixels)], [True, False])
+
+
+def _likened(row: Row, student: Tower, teacher: Tower, pixels: Array) -> Row:
+    made, wanted = (measure.features_of(tower, pixels, 32) for tower in (student, teacher))
+    if made.shape != wanted.shape:
+        return replace(row, cosine_mean=math.nan, cosine_min=math.nan, cosine_token=math.nan)
+    return measure.fidelity(row, made, wanted, None, None)
 
 
 def _tower(model: VisionTransformer) -> Tower:
-    graph = TorchGraph(model)
-    return lambda pixels: graph.run(pixels)[0]
+    return Single(TorchGraph(model))
+
+
+def _weights(model: VisionTransformer) -> int:
+    return sum(weight.numel() for weight in model.parameters())

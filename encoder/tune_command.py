@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..protocol.errors import InvalidValue
 from . import candidates, measure, profile
-from .bench_command import Bench, Say, relate, strongest_of
+from .bench_command import Bench, Say, strongest_of
 from .build import Built
 from .measure import Row
 from .options import Options
@@ -54,7 +54,7 @@ def tune(
     say(f"strongest alone: {best}")
     built = [*alone, *work.built(_screened(work, best, cosine_min), cosine_min)]
     say("measured side by side:")
-    rows = relate(work.rows(built, with_memory=False), [one.options.is_whole for one in built])
+    rows = measure.relate(work.rows(built, with_memory=False), [one.options.is_whole for one in built])
     index = _fastest(built, rows, cosine_min, ms_max)
     row = rows[index]
     measured = {name: value for name, value in asdict(row).items() if value is not None} | work.about()

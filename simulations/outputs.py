@@ -7,22 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..encoder.outputs import check_writable as check_writable
 from ..protocol.errors import InvalidValue
 
 PICTURES = (".png", ".pdf", ".svg")
-
-
-def check_writable(path: Path) -> None:
-    """InvalidValue when nothing can be written there; what is there stays as it is."""
-    if not path.parent.is_dir():
-        raise InvalidValue(f"{path}: there is no directory {path.parent}")
-    was_there = path.exists()
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        raise InvalidValue(f"{path}: cannot be written: {error.strerror}") from None
-    if not was_there:
-        path.unlink()
 
 
 def check_picture(path: Path) -> None:

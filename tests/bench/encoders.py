@@ -22,8 +22,8 @@ from typing import cast
 
 import msgspec
 import torch
-from edgecache.encoder import candidates, plot
-from edgecache.encoder.bench_command import Bench, processor_name
+from edgecache.encoder import candidates, measure, plot
+from edgecache.encoder.bench_command import Bench
 from edgecache.encoder.export_command import torch_encoder
 from edgecache.encoder.image_set import ImageSet
 from edgecache.encoder.options import Options
@@ -119,7 +119,7 @@ def write(section: str, lines: Lines) -> None:
         for line in lines.all
         if line.row.ms
     ]
-    title = f"{lines.encoder} on {processor_name()}, one thread, batch 1"
+    title = f"{lines.encoder} on {measure.processor_name()}, one thread, batch 1"
     text = written(title, done)
     rows = [line.row for line in done]
     plot.draw(rows, title, DOCUMENT.with_name(f"encoders-{section}.png"))

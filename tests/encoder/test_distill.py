@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,13 +135,18 @@ def test_the_command_makes_an_encoder_that_a_node_can_load(
         levels = ((picture.transpose(1, 2, 0) + 2) * 64).clip(0, 255).astype(np.uint8)
         Image.fromarray(levels).save(tmp_path / f"{index}.png")
     out = tmp_path / "student.safetensors"
-    command = ["train", "--teacher", "edgecache/tiny", "--images", str(tmp_path), "--out", str(out)]
-    assert cli.main([*command, "--minutes", "0.01", "--batch", "4"]) == 0
+    command = ["train", "--encoder", "edgecache/tiny", "--images", str(tmp_path), "--out", str(out)]
+    rows = tmp_path / "rows.json"
+    assert cli.main([*command, "--minutes", "0.01", "--batch", "4", "--json", str(rows)]) == 0
     assert "2 blocks of 192" in capsys.readouterr().out
-    student = load(f"vit:{out}")
-    assert isinstance(student, TorchEncoder)
-    assert (str(student.identity), student.shape) == ("vit:student@local", (64, 192))
-    (features,) = student.encode_batch([(tmp_path / "0.png").read_bytes()])
+    teacher, student = json.loads(rows.read_bytes())["results"]
+    assert (teacher["name"], student["name"]) == ("teacher", "student")
+    assert student["megabytes"] < teacher["megabytes"]
+    assert 0 < student["cosine_mean"] < 1
+    made = load(f"vit:{out}")
+    assert isinstance(made, TorchEncoder)
+    assert (str(made.identity), made.shape) == ("vit:student@local", (64, 192))
+    (features,) = made.encode_batch([(tmp_path / "0.png").read_bytes()])
     assert np.isfinite(np.asarray(features)).all()
     assert cli.main([*command[:-1], str(tmp_path / "student.bin")]) == 1
     assert "ends in .safetensors" in capsys.readouterr().err

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgecache.encoder import candidates, measure, plot
-from edgecache.encoder.bench_command import relate
 from edgecache.encoder.measure import Row
 from edgecache.encoder.runtimes import Array
 from edgecache.encoder.vit import VitShape
@@ -68,7 +67,7 @@ def test_fidelity_is_measured_against_the_plain_features() -> None:
 
 
 def test_speed_is_told_beside_the_plain_model_and_the_strongest_runtime() -> None:
-    rows = relate([Row("plain", 8.0), Row("runtime", 4.0), Row("merged", 2.0)], [True, True, False])
+    rows = measure.relate([Row("plain", 8.0), Row("runtime", 4.0), Row("merged", 2.0)], [True, True, False])
     assert [row.speedup for row in rows] == [1, 2, 4]
     assert [row.over_strongest for row in rows] == [0.5, 1, 2]
 
