@@ -192,12 +192,12 @@ class CloudTier:
         try:
             done, _ = await asyncio.wait({reading}, timeout=SLOW_S)
             if not done:
-                self.breaker.failed(self._now())
+                self._failed(f"no answer within {SLOW_S:g} s")
             answer = await asyncio.wait_for(reading, READ_TIMEOUT_S - SLOW_S)
         except (OSError, TimeoutError) as error:
             self._worth.gave_up(self._now(), self._now() - started)
             if done:
-                self.breaker.failed(self._now())
+                self._failed(str(error) or "no answer")
             raise ObjectStoreError(f"the cloud: {str(error) or 'no answer'}") from None
         except asyncio.CancelledError:
             reading.cancel()
@@ -206,9 +206,20 @@ class CloudTier:
             raise
         now = self._now()
         if done:
-            self.breaker.succeeded()
+            self._succeeded()
         self._worth.answered(now, now - started, is_hit=bool(answer))
         return answer
+
+    def _failed(self, why: str) -> None:
+        was_degraded = self.is_degraded
+        self.breaker.failed(self._now())
+        if self.is_degraded and not was_degraded:
+            _log.warning("degraded: the cloud does not answer (%s): writes wait", why)
+
+    def _succeeded(self) -> None:
+        if self.is_degraded:
+            _log.info("the cloud answers again")
+        self.breaker.succeeded()
 
     def _is_missing(self, key: bytes, now: float) -> bool:
         since = self._missing.get(key)
@@ -360,16 +371,11 @@ class CloudTier:
             self._queue.done(writes)
             return True
         except (OSError, TimeoutError) as error:
-            was_closed = self.breaker.state is BreakerState.CLOSED
-            self.breaker.failed(self._now())
+            self._failed(str(error) or "no answer in time")
             self.write_failures += 1
-            if was_closed and self.is_degraded:
-                _log.warning("the cloud does not answer (%s): writes wait", str(error) or "no answer in time")
             self._queue.failed(writes)
             return False
-        if self.is_degraded:
-            _log.info("the cloud answers again")
-        self.breaker.succeeded()
+        self._succeeded()
         self._queue.done(writes)
         for write in writes:
             if (waiter := self._removals.pop(write, None)) is not None and not waiter.done():

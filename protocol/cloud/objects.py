@@ -92,7 +92,12 @@ def open_objects(url: str) -> Objects:
         else:
             store = from_url(
                 url,
-                client_options={"timeout": f"{REQUEST_TIMEOUT_S}s", "connect_timeout": f"{CONNECT_TIMEOUT_S}s"},
+                client_options={
+                    "timeout": f"{REQUEST_TIMEOUT_S}s",
+                    "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
+                    # Where the user names an http:// endpoint, as of a MinIO in the house; the clouds' own are https.
+                    "allow_http": True,
+                },
                 retry_config={"max_retries": RETRIES_MAX, "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_S)},
             )
     except (exceptions.BaseError, OSError, ValueError) as error:

@@ -143,13 +143,16 @@ async def test_a_cloud_that_is_out_is_left_alone_and_tried_again_by_one() -> Non
 
 
 @in_virtual_time
-async def test_a_cloud_that_hangs_is_known_for_it_before_its_callers_have_all_waited_long() -> None:
+async def test_a_cloud_that_hangs_is_known_for_it_before_its_callers_have_all_waited_long(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with cloud() as (tier, objects):
         objects.hangs = True
         waiting = [asyncio.ensure_future(tier.get(payload(image).key.packed)) for image in range(3)]
         await asyncio.sleep(SLOW_S + 0.1)
         assert tier.is_degraded
         assert tier.told()["state"] == "open"
+        assert caplog.text.count("degraded: the cloud does not answer (no answer within 5 s)") == 1
         for each in waiting:
             with pytest.raises(ObjectStoreError):
                 await each

@@ -11,6 +11,8 @@ from typing import Any
 
 import obstore
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from edgecache.protocol.cloud import objects as module
 from edgecache.protocol.cloud.download import download
 from edgecache.protocol.cloud.objects import Objects, ObjectStoreError, checked_url, open_objects
@@ -101,6 +103,35 @@ async def test_an_object_that_changes_between_two_reads_is_noticed(objects: Obje
     await objects.put("features/a/b", b"the second state")
     with pytest.raises(ObjectStoreError):
         await objects.open("features/a/b", 3, etag=part.etag)
+
+
+async def test_an_object_store_in_the_house_may_speak_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: dict[str, bytes] = {}
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "PUT":
+            held[request.path] = await request.read()
+            return web.Response(headers={"ETag": '"1"'})
+        return web.Response(body=held[request.path]) if request.path in held else web.Response(status=404)
+
+    server = TestServer(web.Application())
+    server.app.router.add_route("*", "/{path:.*}", answer)
+    await server.start_server()
+    told = {
+        "ENDPOINT_URL": str(server.make_url("")),
+        "ACCESS_KEY_ID": "me",
+        "SECRET_ACCESS_KEY": "it",
+        "REGION": "here",
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    try:
+        objects = open_objects("s3://bucket/prefix")
+        await objects.put("a", b"features")
+        assert held == {"/bucket/prefix/a": b"features"}
+        assert await objects.size("b") is None
+    finally:
+        await server.close()
 
 
 async def test_a_directory_that_cannot_be_written_is_an_error_on_one_line(tmp_path: Path) -> None:
