@@ -105,9 +105,10 @@ def run_sweep(arguments: argparse.Namespace) -> int:
         for number, row in sweep.run(scenarios, arguments.out, arguments.jobs, arguments.dask):
             rows[number] = row
             progress.show(len(rows) / len(scenarios), f"{len(rows)} of {len(scenarios)} runs")
+    in_order = [row for _, row in sorted(rows.items())]
     if arguments.plot is not None:
-        sweep_plots.plot_sweep(list(rows.values()), arguments.plot)
-    print(report.sweep_table([row for _, row in sorted(rows.items())]))
+        sweep_plots.plot_sweep(in_order, arguments.plot)
+    print(report.sweep_table(in_order))
     return DONE
 
 

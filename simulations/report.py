@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .measure import TIERS
-from .sweep import means, pareto, uplink_bytes_per_request
+from .sweep import SETTINGS, Row, means, pareto, uplink_bytes_per_request
 
 
 def table(result: dict[str, Any]) -> str:
@@ -91,18 +91,37 @@ def counted(setting: str, value: float) -> str:
     return f"{value:g} {one if value == 1 else more}"
 
 
-def sweep_table(rows: Sequence[dict[str, Any]], most: int = 20) -> str:
-    """What no other beats in hit rate, memory and bytes on the uplink a request; means over the seeds."""
-    front = pareto(means(rows))
-    shown = [["MiB each", "devices", "policy", "copies", "cloud", "hit rate", "p95 ms", "uplink/request", "runs"]]
-    for row in front[:most]:
+def sweep_table(rows: Sequence[Row], most: int = 24) -> str:
+    """Means over the seeds, of all runs if they are few, else of the Pareto front: hit rate, memory and uplink."""
+    every = means(rows)
+    front = pareto(every)
+    listed = every if len(every) <= most else front
+    varying = [name for name in SETTINGS if name != "seed" and len({str(row[name]) for row in rows}) > 1]
+    settings = list(dict.fromkeys(["memory_bytes", *varying]))
+    shown = [[*(_HEADINGS.get(name, name) for name in settings), "hit rate", "local", "mean ms", "p95 ms",
+              "uplink/request", "runs", "front"]]  # fmt: skip
+    for row in listed[:most]:
         shown.append(
-            [f"{row['memory_bytes'] / 2**20:g}", str(row["devices"]), row["policy"], str(row["replicas"]),
-             "yes" if row["cloud"] else "no", _percent(row["hit_rate_warm"]), _milliseconds(row["p95_warm_ms"]),
-             _bytes(round(uplink_bytes_per_request(row))), str(row["runs"])]
+            [*(_setting(name, row[name]) for name in settings), _percent(row["hit_rate_warm"]),
+             _percent(row["local_hit_rate_warm"]), _milliseconds(row["mean_ms"]), _milliseconds(row["p95_warm_ms"]),
+             _bytes(round(uplink_bytes_per_request(row))), str(row["runs"]), "yes" if row in front else ""]
         )  # fmt: skip
-    more = f"\nand {len(front) - most} more" if len(front) > most else ""
-    return f"{len(rows)} runs; not beaten in hit rate, memory and uplink by another:\n{_aligned(shown)}{more}"
+    more = f"\nand {len(listed) - most} more" if len(listed) > most else ""
+    what = (
+        ""
+        if listed is every
+        else f", {len(front)} settings that no other beats in hit rate, memory and uplink together"
+    )
+    return f"{len(rows)} runs{what}; hit rate, its local part and p95 once warm:\n{_aligned(shown)}{more}"
+
+
+_HEADINGS = {"memory_bytes": "MiB each", "disk_bytes": "MiB disk", "replicas": "copies"}
+
+
+def _setting(name: str, value: Any) -> str:
+    if name in ("memory_bytes", "disk_bytes"):
+        return f"{value / 2**20:g}"
+    return "yes" if value is True else "no" if value is False else str(value)
 
 
 def _shortened(rows: list[list[str]], most: int = 24) -> list[list[str]]:

@@ -58,15 +58,18 @@ def plot_sweep(rows: Sequence[Row], path: Path) -> None:
 
 
 def _panels(rows: Sequence[Row]) -> list[_Panel]:
-    """One for each of the three that vary; for memory in any case."""
-    panels = [_Panel("memory", "memory of each device, MiB", lambda row: row["memory_bytes"] / 2**20, "memory_bytes")]
+    """One for each of the three that vary, or for the latency if none does."""
+    panels = []
+    if len({row["memory_bytes"] for row in rows}) > 1:
+        memory = "memory of each device, MiB"
+        panels.append(_Panel("memory", memory, lambda row: row["memory_bytes"] / 2**20, "memory_bytes"))
     if len({row["devices"] for row in rows}) > 1:
         panels.append(_Panel("devices", "devices", lambda row: row["devices"], "devices"))
     if any(row["uplink_bytes"] for row in rows):
         panels.append(
             _Panel("uplink", "on the uplink, kB a request", lambda row: uplink_bytes_per_request(row) / 1e3, None)
         )
-    return panels
+    return panels or [_Panel("p95", "p95 once warm, ms", lambda row: row["p95_warm_ms"] or 0.0, None)]
 
 
 def _draw(axis: Any, panel: _Panel, rows: Sequence[Row]) -> None:
@@ -85,7 +88,11 @@ def _draw(axis: Any, panel: _Panel, rows: Sequence[Row]) -> None:
         axis.minorticks_off()
     else:
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter("{x:g}")
+        if values[-1] < 10 * values[0]:  # perhaps no major tick within
+            axis.xaxis.set_minor_formatter("{x:g}")
+            axis.tick_params(axis="x", which="minor", labelsize=9)
+        else:
+            axis.xaxis.set_minor_formatter("")
     axis.set_xlabel(panel.label)
     axis.grid(alpha=0.25)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=_columns(_labels(rows, panel)), frameon=False,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgecache.simulations import cli, report, sweep, world
+from edgecache.simulations import cli, report, sweep, sweep_plots, world
 from edgecache.simulations.scenario import Scenario, changed
 from edgecache.simulations.world import InvariantBroken
 
@@ -51,7 +51,10 @@ def test_every_combination_is_run_and_written_in_the_grids_order(
     small, large = str(2 * 2**20), str(8 * 2**20)
     assert combinations == [(small, "lru"), (small, "s3-fifo"), (large, "lru"), (large, "s3-fifo")]
     assert all(0 < float(row["hit_rate"]) < 1 and row["parameters"] == '{"overlap": 0.9}' for row in rows)
-    assert "4 runs; not beaten in hit rate, memory and uplink by another" in capsys.readouterr().out
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("4 runs; ")
+    assert shown[1].split()[:4] == ["MiB", "each", "policy", "hit"]
+    assert [line.split()[:2] for line in shown[2:]] == [["2", "lru"], ["2", "s3-fifo"], ["8", "lru"], ["8", "s3-fifo"]]
 
 
 def test_what_is_known_is_not_run_again(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +167,10 @@ def test_runs_that_differ_in_their_seed_alone_become_their_mean(grid: Path, tmp_
     assert small["runs"] == large["runs"] == 2
     assert small["policy"] != large["policy"]
     assert small["hit_rate_warm"] == (rows[0]["hit_rate_warm"] + rows[1]["hit_rate_warm"]) / 2
-    assert "2" in report.sweep_table(rows).splitlines()[-1].split()[-1]
+    table = report.sweep_table(rows)
+    assert all(line.split("B")[1].split()[0] == "2" for line in table.splitlines()[2:])
+    few = report.sweep_table(rows, most=1).splitlines()
+    assert "settings that no other beats" in few[0]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
@@ -173,6 +179,19 @@ def test_a_picture_of_the_front_is_drawn(grid: Path, tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path / "out.csv"), "--jobs", "1", "--quiet", "--plot", str(plot)]
     assert cli.main(["sweep", str(grid), *arguments]) == 0
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("varied", "panels"),
+    [
+        (["memory_bytes", "devices", "uplink_bytes"], ["memory", "devices", "uplink"]),
+        (["devices"], ["devices"]),
+        (["policy"], ["p95"]),
+    ],
+)
+def test_a_picture_has_a_panel_for_what_varies(varied: list[str], panels: list[str]) -> None:
+    same = {"memory_bytes": 8, "devices": 2, "uplink_bytes": 0, "policy": 1}
+    assert [panel.name for panel in sweep_plots._panels([same, same | dict.fromkeys(varied, 9)])] == panels
 
 
 @pytest.mark.parametrize(
