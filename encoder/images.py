@@ -6,7 +6,7 @@ import io
 import struct
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from ..protocol.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
@@ -78,6 +78,11 @@ def decoded(data: bytes, side_min: int | None = None) -> Image.Image:
     except UnidentifiedImageError:
         raise _unidentified(data) from None
     except (OSError, SyntaxError, ValueError, LookupError, TypeError, OverflowError, EOFError, struct.error) as error:
+        if isinstance(error, ValueError) and "text chunk" in str(error).replace("_", " ").lower():  # Pillow has no type
+            raise ImageTooLarge(
+                f"image of {len(data)} bytes: its text unpacks to more than "
+                f"{PngImagePlugin.MAX_TEXT_CHUNK} bytes a piece or {PngImagePlugin.MAX_TEXT_MEMORY} in all"
+            ) from error
         raise UndecodableImage(f"image of {len(data)} bytes cannot be decoded: {error}") from error
 
 

@@ -7,7 +7,7 @@ import logging
 import resource
 from typing import Any
 
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from .http_problems import Problem, sign
@@ -114,8 +114,8 @@ class _Connection(web.RequestHandler):
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """False for the tracebacks that aiohttp logs when somebody sends what is no HTTP, or has gone before the answer."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ClientConnectionResetError))
+    """False for the tracebacks that aiohttp logs when somebody sends what is no HTTP, or goes away halfway."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
 
 
 _log.addFilter(_is_ours)

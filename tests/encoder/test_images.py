@@ -13,7 +13,7 @@ import pytest
 from edgecache.encoder.images import PIXELS_MAX, decoded
 from edgecache.protocol.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -177,6 +177,15 @@ def test_a_damaged_image_is_decoded_or_refused_and_nothing_else(format: str) -> 
 def test_a_bomb_is_refused_by_its_header(width: int, height: int) -> None:
     with pytest.raises(ImageTooLarge, match=f"{width * height} pixels, at most {PIXELS_MAX}"):
         decoded(png_claiming(width, height))
+
+
+@pytest.mark.parametrize("pieces", [1, 80])
+def test_a_bomb_of_text_is_refused_by_its_size(pieces: int) -> None:
+    text = PngImagePlugin.PngInfo()
+    for piece in range(pieces):
+        text.add_text(f"piece {piece}", "y" * (5_000_000 if pieces == 1 else 1_000_000), zip=True)
+    with pytest.raises(ImageTooLarge, match="its text unpacks to more than 1048576 bytes a piece or 67108864 in all"):
+        decoded(saved(Image.new("RGB", (8, 8)), pnginfo=text))
 
 
 @pytest.mark.parametrize(

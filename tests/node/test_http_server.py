@@ -111,6 +111,21 @@ async def test_what_is_no_http_is_told_so_as_every_other_problem(dial: Dial, sai
     assert len(problem["detail"]) < 300
 
 
+async def test_who_goes_before_all_is_sent_leaves_no_traceback(dial: Dial, caplog: pytest.LogCaptureFixture) -> None:
+    _, writer = await dial()
+    with caplog.at_level(logging.DEBUG):
+        writer.write(b"POST /v1/features HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\npho")
+        await writer.drain()
+        other = await dial()
+        for _ in range(5):  # by then the server waits for the rest
+            assert await asked(*other) == b"HTTP/1.1 200 OK"
+        writer.close()
+        await writer.wait_closed()
+        for _ in range(5):  # and by then it has seen that there is none
+            assert await asked(*other) == b"HTTP/1.1 200 OK"
+    assert "Traceback" not in caplog.text
+
+
 async def test_who_has_gone_before_the_answer_leaves_no_traceback(
     dial: Dial, node: FakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
