@@ -15,8 +15,11 @@ from pathlib import Path
 from ..node.usage import WRONG_USAGE, OneLineParser
 from ..protocol.errors import InvalidValue
 from . import measure, outputs, plan, plots, policies, policies_report, report, soak, sweep, sweep_plots, traces
+from .devices import DEVICES, MODELS
+from .links import LINKS
 from .progress import Progress
 from .scenario import SCENARIOS, Scenario, changed, scenario_named
+from .workloads.catalogue import WORKLOADS
 from .world import InvariantBroken, simulate
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -201,12 +204,13 @@ def _parser() -> argparse.ArgumentParser:
     planning.set_defaults(run=run_plan)
     add = planning.add_argument
     add("--p95-ms", type=float, required=True, metavar="MS", help="what 95 %% of the requests must be answered within")
-    add("--devices", type=int, metavar="N", help="how many there are (default: 8)")
-    add("--profile", dest="device", metavar="NAME", help="what they are (default: rpi5)")
+    add("--devices", type=int, metavar="N", help="how many there are (default: 8, also where a log has others)")
+    add("--profile", dest="device", metavar="NAME", help=f"what they are: {', '.join(DEVICES)} (default: rpi5)")
     add("--encode-ms", type=float, metavar="MS", help="what `edgecache-encoder bench` measures there, if you have it")
-    add("--workload", metavar="NAME|FILE", help="an invented day, or your log: time,device,digest (default: retail)")
-    add("--model", metavar="NAME", help="what they encode with (default: vit-b16)")
-    add("--link", metavar="NAME", help="what they hang on (default: wifi)")
+    days = f"a made-up day ({', '.join(WORKLOADS)}), or your log: time,device,digest (default: retail)"
+    add("--workload", metavar="NAME|FILE", help=days)
+    add("--model", metavar="NAME", help=f"what they encode with: {', '.join(MODELS)} (default: vit-b16)")
+    add("--link", metavar="NAME", help=f"what they hang on: {', '.join(LINKS)} (default: wifi)")
     add("--policy", metavar="NAME", help="who is evicted (default: what nodes do)")
     add("--hours", type=float, metavar="H", help="how long to look at (default: 4)")
     add("--seed", type=int, metavar="S")

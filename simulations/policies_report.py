@@ -12,6 +12,7 @@ from .outputs import require_matplotlib
 from .policies import Result
 
 _COLUMNS_MAX = 3  # of plots side by side
+_NAMES_BELOW = 3  # of policies, below each
 
 
 def table(results: Sequence[Result]) -> str:
@@ -36,9 +37,12 @@ def plot(results: Sequence[Result], path: Path) -> None:
     traces = list(dict.fromkeys(result.trace for result in results))
     columns = min(_COLUMNS_MAX, len(traces))
     rows = math.ceil(len(traces) / columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 3.4 * rows + 0.7), squeeze=False)
+    policies = list(dict.fromkeys(result.policy for result in results))
+    legend_rows = math.ceil(len(policies) / (_NAMES_BELOW * columns))
+    below, height = 0.2 + 0.24 * legend_rows, 3.4 * rows  # in inches
+    figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, height + below), squeeze=False)
     for axis, trace in zip(axes.flat, traces, strict=False):
-        for number, policy in enumerate(dict.fromkeys(result.policy for result in results)):
+        for number, policy in enumerate(policies):
             points = sorted((r.size_fraction, r.hit_ratio) for r in results if (r.trace, r.policy) == (trace, policy))
             style = {"color": "black", "linestyle": "--"} if policy == "belady" else {"color": f"C{number % 10}"}
             marker = "os^Dv"[number // 10 % 5]
@@ -53,8 +57,9 @@ def plot(results: Sequence[Result], path: Path) -> None:
         axis.minorticks_off()
     for axis in axes.flat[len(traces) :]:
         axis.set_visible(False)
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower center", ncols=7, frameon=False)
-    figure.tight_layout(rect=(0, 0.7 / (3.4 * rows + 0.7), 1, 1))
+    names = math.ceil(len(policies) / legend_rows)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower center", ncols=names, frameon=False)
+    figure.tight_layout(rect=(0, below / (height + below), 1, 1))
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
