@@ -60,7 +60,7 @@ def document() -> _Json:
             "/v1/features": {
                 "post": _operation(
                     "encodeImage", "The features of an image, encoded when nobody has them", _features(),
-                    (404, 406, 409, 413, 415, 422, 429, 503, 504, 507),
+                    (404, 406, 409, 413, 415, 422, 429, 504, 507),
                     body={f"image/{kind}": _BINARY for kind in ("jpeg", "png", "webp", "bmp")},
                 )
             },
@@ -258,7 +258,7 @@ def _operation(name: str, summary: str, answers: _Json, problems: tuple[int, ...
             {"$ref": f"#/components/parameters/{parameter}"}
             for parameter in ("namespace", *(WRITE_PARAMETERS if name in _WRITES else PARAMETERS))
         ],
-        "responses": answers | _references((400, 401, 403, *problems)),
+        "responses": answers | _references((400, 401, 403, 503, *problems)),
     }
     if body is not None:
         operation["requestBody"] = {"required": True, "content": body}
