@@ -186,13 +186,12 @@ class FeaturesApi:
             encoder = await self._identity(ask)
             keys = {name: FeatureKey(ask.kept_as(digest), encoder) for name, digest in digests.items()}
             answers = await self._node.lookup.get_many(
-                list(keys.values()), reach=ask.reach, stream=_stream(request, ask)
+                list(keys.values()),
+                reach=ask.reach,
+                min_fidelity=ask.min_fidelity,
+                stream=_stream(request, ask),
             )
-        found = {
-            name: answers[key]
-            for name, key in keys.items()
-            if key in answers and answers[key].payload.fidelity >= ask.min_fidelity
-        }
+        found = {name: answers[key] for name, key in keys.items() if key in answers}
         size, parts = batch_parts(encoder, found, [name for name in keys if name not in found], form)
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: form, "EdgeCache-Encoder": str(encoder)})
         response.headers["Server-Timing"] = f"lookup;dur={_since_ms(started):.3f}"

@@ -288,25 +288,32 @@ class Lookup:
         return found
 
     async def get_many(
-        self, keys: Sequence[FeatureKey], *, reach: Reach = Reach.ANY, stream: str | None = None
+        self,
+        keys: Sequence[FeatureKey],
+        *,
+        reach: Reach = Reach.ANY,
+        min_fidelity: float = -1.0,
+        stream: str | None = None,
     ) -> dict[FeatureKey, Found]:
-        """Those of `keys` that somebody holds; each holder is asked once for all that it should have."""
+        """Those of `keys` that somebody holds, so true; each holder is asked once for all that it should have."""
         facts = self._facts(stream)
         unique = list(dict.fromkeys(keys))
         self._stats.requests += len(unique)
-        found = {key: here for key in unique if (here := self._from_memory(key, -1.0)) is not None}
+        found = {key: here for key in unique if (here := self._from_memory(key, min_fidelity)) is not None}
         await self._read_together(
-            unique, found, partial(self._from_disk, min_fidelity=-1.0, facts=facts), DISK_TIMEOUT_S
+            unique, found, partial(self._from_disk, min_fidelity=min_fidelity, facts=facts), DISK_TIMEOUT_S
         )
         if reach is not Reach.LOCAL:
             started = self._now()
             missing = [key for key in unique if key not in found]
-            found |= await self._search_many.find(missing, started + FETCH_TIMEOUT_S)
+            found |= await self._search_many.find(missing, started + FETCH_TIMEOUT_S, min_fidelity)
             for here in found.values():
                 if here.source is Source.PEER:
                     self._keep(here.payload, started, cost_s=self._now() - started, facts=facts)
         if reach is Reach.ANY:
-            await self._read_together(unique, found, partial(self._from_cloud, facts=facts), CLOUD_TIMEOUT_S)
+            await self._read_together(
+                unique, found, partial(self._from_cloud, facts=facts, min_fidelity=min_fidelity), CLOUD_TIMEOUT_S
+            )
         for key in unique:
             self._count(found.get(key))
         return {key: found[key] for key in unique if key in found}
@@ -424,9 +431,11 @@ class Lookup:
         """What the eviction policy may know of what comes for a request of `stream`."""
         return Facts(stream=self._streams.number(stream)) if stream is not None else NO_FACTS
 
-    async def _from_cloud(self, key: FeatureKey, facts: Facts) -> Found | None:
+    async def _from_cloud(self, key: FeatureKey, facts: Facts, min_fidelity: float) -> Found | None:
         payload = await self._store.get_from_cloud(key.packed, CLOUD_TIMEOUT_S, facts=facts)
-        return Found(payload, Source.CLOUD, self._name) if payload is not None else None
+        if payload is None or payload.fidelity < min_fidelity:
+            return None
+        return Found(payload, Source.CLOUD, self._name)
 
     def _keep(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.features import Source
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
 class SearchMany:
     """Looks for many keys on other nodes."""
 
-    def __init__(
-        self, neighbourhood: Neighbourhood, *, wants: Callable[[Payload], bool], now: Callable[[], float]
-    ) -> None:
+    def __init__(self, neighbourhood: Neighbourhood, *, wants: Callable[..., bool], now: Callable[[], float]) -> None:
+        """`wants` is asked of each payload, with the `min_fidelity` that it must have."""
         self._neighbourhood = neighbourhood
         self._wants = wants
         self._now = now
 
-    async def find(self, keys: Sequence[FeatureKey], deadline: float) -> dict[FeatureKey, Found]:
-        """Those of `keys` that somebody has."""
-        search = _Search(self._neighbourhood, keys, self._wants, deadline, self._now)
+    async def find(
+        self, keys: Sequence[FeatureKey], deadline: float, min_fidelity: float = -1.0
+    ) -> dict[FeatureKey, Found]:
+        """Those of `keys` that somebody has, as true as that."""
+        wants = partial(self._wants, min_fidelity=min_fidelity)
+        search = _Search(self._neighbourhood, keys, wants, deadline, self._now)
         try:
             await search.ask_holders()
             await search.ask_believed()

@@ -133,6 +133,21 @@ async def test_a_batch_comes_from_all_holders_and_lacks_only_what_nobody_holds()
 
 
 @in_virtual_time
+async def test_a_batch_passes_over_coarser_copies_to_those_that_are_true_enough() -> None:
+    async with Cluster(3, copies=1) as cluster:
+        coarse = await encoded_on(cluster.nodes[0], cluster, IMAGES[0])
+        key = coarse.payload.key
+        owner = next(node for node in cluster.nodes if node.id == node.ring().holders(key.packed)[0])
+        asker = next(node for node in cluster.nodes if node is not owner)
+        assert await asker.lookup.get(key) is not None
+        fine = await owner.lookup.get(key, IMAGES[0], min_fidelity=0.9999999, reach=Reach.LOCAL)
+        assert fine is not None
+        assert key in await asker.lookup.get_many([key], min_fidelity=0.9)
+        many = await asker.lookup.get_many([key], min_fidelity=0.9999999)
+        assert many[key].payload.fidelity == fine.payload.fidelity > coarse.payload.fidelity
+
+
+@in_virtual_time
 async def test_an_encoder_that_a_user_declares_is_known_to_all_before_its_features_are_acknowledged() -> None:
     async with Cluster(5) as cluster:
         mine = EncoderIdentity.declared("mine", "1")
