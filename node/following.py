@@ -39,6 +39,8 @@ class Following:
         self._links = links
         self._fetching: dict[NodeId, asyncio.Task[None]] = {}
         self._to_fetch: dict[NodeId, None] = {}  # the next, of those that are followed
+        self._wanted: list[NodeId] = []  # the members whose lists are to be known here
+        self._wanted_at = -1
         self._untold: list[NodeId] = []
         self._untold_at = (-1, -1)
         self._asked: dict[NodeId, int] = {}  # of those, how often
@@ -48,8 +50,13 @@ class Following:
         at = self._membership.version, self.directory.changes
         if at != self._untold_at:
             size, directory = self._membership.size, self.directory
-            members = sorted(self._membership.in_ring_ids)
-            self._untold = [node for node in members if directory.is_followed(node, size) and not directory.has(node)]
+            if self._wanted_at != at[0]:
+                members = self._membership.in_ring_ids
+                self._wanted = sorted(node for node in members if directory.is_followed(node, size))
+                self._wanted_at = at[0]
+            # Some may have no room meanwhile.
+            wanted = self._wanted
+            self._untold = [node for node in wanted if not directory.has(node) and directory.is_followed(node, size)]
             self._asked = {node: self._asked[node] for node in self._untold if node in self._asked}
             self._untold_at = at
         return self._untold

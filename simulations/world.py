@@ -153,6 +153,7 @@ class World:
             faults = [asyncio.ensure_future(FAULTS[name](self)) for name in self._scenario.faults]
             sampler = asyncio.ensure_future(self._sample())
             await self._ask_all()
+            self._progress(1.0, "all requests are answered")
             await asyncio.sleep(max(0.0, self.minutes * 60 - self._now() if faults else 0.0))
             sampler.cancel()
             await self._end(faults)

@@ -33,10 +33,11 @@ class _Clock:
 
     def __init__(self) -> None:
         self.began = time.process_time()
-        self.started = self.idle_from = self.idle_to = 0.0
+        self.started = self.idle_from = self.idle_to = self.answered = 0.0
 
     def hears(self, share: float, what: str) -> None:
-        """Progress: for the first time when all have met."""
+        """Progress: for the first time when all have met, for the last time when all requests are answered."""
+        self.answered = time.process_time()
         if not self.started:
             self.started = time.process_time()
             loop = asyncio.get_running_loop()
@@ -56,7 +57,7 @@ def _measure(nodes: int, requests: int, per_hour: float) -> None:
     asked = requests_of(scenario)
     clock = _Clock()
     record = simulate(scenario, clock.hears, replace(asked, times=asked.times + SETTLE_S + IDLE_S))
-    took_s, count = time.process_time() - clock.idle_to, len(asked)
+    took_s, count = clock.answered - clock.idle_to, len(asked)
     answers = np.bincount(record.answers, minlength=len(Answer))
     print(
         f"{nodes} nodes, {hours:.2f} h, {count:,} requests: {clock.started - clock.began:.1f} s to start, "
