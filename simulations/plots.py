@@ -153,6 +153,8 @@ def _over_the_links(axis: Any, result: dict[str, Any], end: float) -> None:
                         linewidth=2, label=label)  # fmt: skip
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter("{x:g}")
+    low, high = axis.get_ylim()
+    axis.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else "")  # perhaps there is no power of ten within
     axis.set(xlim=(0, edges[-1]), xlabel="hours since the start", ylabel="MB per hour", title="Over the links")
     axis.grid(alpha=0.25)
     _legend_below(axis, columns=2)
