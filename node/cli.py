@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 def node_main() -> int:
     """Run a node; 0 after a graceful end, 1 when it cannot start, 2 for a wrong flag."""
     _end_on_signals()  # before the imports, which take most of a start
+    _print_anything()
     from ..protocol.errors import EdgeCacheError, InvalidValue
     from . import config as configuration
     from . import logs
@@ -37,8 +39,14 @@ def node_main() -> int:
 
 def client_main() -> int:
     """The client's command line."""
+    is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in a script's background
+    if is_heard:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while it imports there is nothing to end
+    _print_anything()
     from .client_cli import main
 
+    if is_heard:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return main()
 
 
@@ -46,6 +54,12 @@ def _end_on_signals() -> None:
     """While there is no node yet, and once there is none any more, nobody has to be told that it leaves."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
+
+
+def _print_anything() -> None:
+    """A terminal or a pipe that takes ASCII only gets a name of other letters spelled out, and no traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

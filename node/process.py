@@ -13,7 +13,6 @@ import random
 import resource
 import signal
 import socket
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -79,13 +78,13 @@ async def run(told: Config, environment: Mapping[str, str], read_again: Callable
     """Run a node until a signal ends it. PortInUse, InvalidValue. `read_again` gives what it would be told now."""
     keys = read_keys(told.cluster_key) if told.cluster_key is not None else ()
     config = _kept_to_loopback(_in_its_role(told))
-    confined = _confined(told, config)
+    announce = _Announcement(_confined(told, config))
     _allow_descriptors()
     _keep_freed_memory()
     held = await asyncio.to_thread(claim, config.data_dir, _default_data_root(environment))
     stop = _stop_on_signals()
     try:
-        while await _live(config, keys, held, stop, confined, partial(_reload_on_hangup, told, read_again)) == "twin":
+        while await _live(config, keys, held, stop, announce, partial(_reload_on_hangup, told, read_again)) == "twin":
             held.renew()
     finally:
         held.release()
@@ -96,12 +95,12 @@ async def _live(
     keys: Sequence[ClusterKey],
     held: HeldIdentity,
     stop: asyncio.Event,
-    confined: int | None,
+    announce: _Announcement,
     reload: Callable[[Node], Coroutine[Any, Any, None]],
 ) -> str:
     """One life of a node under one id: until `stop`, or until a twin turns up that had the id before.
 
-    `confined`: how loudly to say that it listens on loopback only; None where it may listen anywhere.
+    `announce` is told where it serves.
     """
     identity = held.identity
     listening = _bind(config.listen)
@@ -120,14 +119,7 @@ async def _live(
         members = len(node.membership.in_ring()) + 1
         counted = "1 member" if members == 1 else f"{members} members"
         _log.info("node %s, peers at %s:%d, data in %s", identity.id[:8], *node.peer_address, identity.data_dir)
-        if confined is not None:
-            _log.log(
-                confined,
-                "listening on loopback only: --cluster-key FILE lets other devices in that have the key (edgecache key "
-                "new FILE makes one), --insecure whoever is there",
-            )
-        print(f"edgecache-node {node.name} ready at http://{shown}:{http_port} (cluster {config.cluster}, {counted})")
-        sys.stdout.flush()
+        announce(node.name, f"http://{shown}:{http_port}", f"cluster {config.cluster}, {counted}")
         asides = [asyncio.ensure_future(reload(node)), asyncio.ensure_future(_give_back_freed_memory())]
         ends = [asyncio.ensure_future(event.wait()) for event in (stop, node.twin)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -322,6 +314,29 @@ def _kept_to_loopback(config: Config) -> Config:
         return config
     listen, peer_listen = _on_loopback(config.listen), config.peer_listen and _on_loopback(config.peer_listen)
     return replace(config, listen=listen, peer_listen=peer_listen)
+
+
+class _Announcement:
+    """The one line on standard output; a second one only where a later life of the node serves elsewhere.
+
+    The log hears as loudly as `confined` what keeps others out, if anything does.
+    """
+
+    def __init__(self, confined: int | None) -> None:
+        self._confined = confined
+        self._url = ""
+
+    def __call__(self, name: str, url: str, more: str) -> None:
+        if url == self._url:
+            return
+        self._url = url
+        if self._confined is not None:
+            _log.log(
+                self._confined,
+                "listening on loopback only: --cluster-key FILE lets other devices in that have the key (edgecache key "
+                "new FILE makes one), --insecure whoever is there",
+            )
+        print(f"edgecache-node {name} ready at {url} ({more})", flush=True)
 
 
 def _confined(told: Config, config: Config) -> int | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from edgecache.simulations.sleeping import VARIABLE
 
-from tests.system.nodes import NODE, Nodes, until
+from tests.system.nodes import CLIENT, NODE, Nodes, until
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +56,30 @@ def test_an_encoder_that_cannot_be_loaded_leaves_a_node_that_says_so(nodes: Node
     assert ready["parts"]["encoder"].startswith("degraded: encoder module:edgecache.node:missing: ")
 
 
+def test_a_copied_data_directory_makes_another_node_and_no_second_line(nodes: Nodes, tmp_path: Path) -> None:
+    first = nodes.start("--no-encoder", "--data-dir", str(tmp_path / "first"))
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    copy = nodes.start("--no-encoder", "--data-dir", str(tmp_path / "copy"), "--listen", f"127.0.0.1:{port}")
+    first.until_members(2)
+    assert "from now on" in copy.log.read_text()
+    assert copy.terminate() == 0
+    assert copy.process.stdout is not None
+    assert copy.process.stdout.read() == ""
+
+
+@pytest.mark.parametrize(("environment", "shown"), [({"PYTHONIOENCODING": "ascii"}, r"K\xfcche"), ({}, "Küche")])
+def test_a_name_is_shown_wherever_it_is_printed(nodes: Nodes, environment: dict[str, str], shown: str) -> None:
+    node = nodes.start("--no-encoder", "--no-mdns", "--name", "Küche", environment=environment)
+    asked = subprocess.run(
+        [sys.executable, "-c", CLIENT, "peers", "--url", node.url],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert f"{shown} (asked)" in asked.stdout
+
+
 def test_a_request_that_is_open_when_the_node_is_told_to_stop_is_answered(nodes: Nodes) -> None:
     spec = ("--encoder", "module:edgecache.simulations.sleeping:encoder")
     node = nodes.start(*spec, environment={VARIABLE: "vit-b16:1.5"})
@@ -87,6 +113,20 @@ def test_without_a_key_it_listens_on_loopback_only_and_says_so(nodes: Nodes, hos
     node = nodes.start("--listen", f"{host}:0", "--no-encoder", "--no-mdns")
     assert node.url.startswith("http://127.0.0.1:")
     assert f"{level} process: listening on loopback only" in node.log.read_text()
+
+
+def test_ctrl_c_while_the_client_starts_leaves_no_traceback() -> None:
+    start = f"""
+import os, sys
+from edgecache.node.cli import client_main
+class Interrupted:
+    def find_spec(self, name, *_):
+        os.kill(os.getpid(), {int(signal.SIGINT)})
+sys.meta_path.insert(0, Interrupted())
+client_main()
+"""
+    ended = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
