@@ -98,10 +98,17 @@ class Gossip:
             return self._rumors.take(room_bytes, self._membership.size)
         return [first, *self._rumors.take(room_bytes - len(first), self._membership.size)]
 
-    def state(self) -> messages.State:
-        """All that this node knows; of the members as many as a message holds, and the next ones the next time."""
+    def state(self, beyond: messages.State | None = None) -> messages.State:
+        """All that this node knows; of the members as many as a message holds, and the next ones the next time.
+
+        `beyond`: what the receiver has just said; of the others it is told those of whom it said something else.
+        """
         encoders = [messages.Encoder(known.name, known.version, known.fingerprint) for known in self._versions.known()]
         members = self._membership.described()
+        if beyond is not None:
+            said = {_claim(member) for member in beyond.members}
+            me = self._membership.me  # told in any case: a State with members says that this is all
+            members = [member for member in members if member.id == me or _claim(member) not in said]
         state = messages.State(members, encoders, self.current())
         if len(messages.encode(state)) <= HEAD_BYTES_MAX:
             return state
@@ -277,3 +284,8 @@ class Gossip:
         self._exchanged[node] = (self.digest(), theirs)
         while len(self._exchanged) > MEMBERS_MAX:
             del self._exchanged[next(iter(self._exchanged))]
+
+
+def _claim(member: messages.Member) -> tuple[str, str, int, int]:
+    """What is held of it: where it is, follows from its boot."""
+    return member.id, member.boot, member.incarnation, member.state

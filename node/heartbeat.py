@@ -255,7 +255,7 @@ class Heartbeat:
         except RemoteProtocolError as error:
             self._links.offended(link, error)
             return False
-        return await link.ask(self._gossip.state(), EXCHANGE_TIMEOUT_S) is not None
+        return await link.ask(self._gossip.state(state.answer), EXCHANGE_TIMEOUT_S) is not None
 
     async def _exchange_removals(self, link: Link) -> bool:
         theirs = await link.ask(self._gossip.removed_sums(), EXCHANGE_TIMEOUT_S)

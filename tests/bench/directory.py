@@ -20,6 +20,7 @@ from dataclasses import replace
 from itertools import count
 
 from edgecache.node.directory import Directory
+from edgecache.node.holdings import Holdings
 from edgecache.node.journal import Journal
 from edgecache.node.probing import PERIOD_S
 from edgecache.protocol import fingerprints
@@ -32,6 +33,7 @@ from edgecache.simulations.virtual_time import run
 KEYS, NODES = 50_000, 32
 CHANGES_PER_S = (0.1, 1.0, 10.0)
 LOOKUPS = 20_000
+LIST_CHANGES = 1_000
 STRANGERS = 1_000_000
 
 
@@ -93,6 +95,22 @@ def lists(keys: int, nodes: int) -> None:
         f"{fingerprints.FINGERPRINT_BYTES} bytes a key; {packed_s * 1e3:.1f} ms to make, {unpacked_s * 1e3:.1f} ms to "
         f"read, {touched_s / keys * 1e6:.2f} µs for each key that comes"
     )
+
+
+def copies(keys: int, nodes: int) -> None:
+    """What a change takes in a copy of another's list, short lists and long ones: one key comes, one goes."""
+    rng = random.Random(13)
+    for size in (1_000, 16_000, keys):
+        held = Holdings()
+        held.replace(array("I", sorted({rng.getrandbits(32) for _ in range(size)})))
+        there = list(held.fingerprints())
+        rng.shuffle(there)
+        changes = [([rng.getrandbits(32)], [gone]) for gone in there[:LIST_CHANGES]]
+        began = time.process_time()
+        for added, removed in changes:
+            held.update(added, removed)
+        each_us = (time.process_time() - began) / (2 * len(changes)) * 1e6
+        print(f"a copy of a list of {size:,} keys: {each_us:.2f} µs of processor time for each change")
 
 
 async def _fill(cluster: Cluster, keys: int) -> list[set[bytes]]:
@@ -203,7 +221,7 @@ def change(keys: int, nodes: int) -> None:
 
 
 FIGURES: dict[str, Callable[[int, int], None]] = {
-    "lists": lists, "lookup": lookup, "change": change, "join": join, "told": told
+    "lists": lists, "copies": copies, "lookup": lookup, "change": change, "join": join, "told": told
 }  # fmt: skip
 
 

@@ -101,6 +101,23 @@ def test_of_rumors_that_do_not_decode_none_is_taken() -> None:
     assert other.membership.all() == []
 
 
+def test_who_has_just_told_what_it_knows_is_told_what_it_does_not_know() -> None:
+    one, other = Room("a", "b", "c", "d"), Room("b", "a", "c")
+    one.membership.heard_suspected(1.0, Suspected("c", 0, "d"))
+    one.versions.make_current("mine", "2")
+    told = one.gossip.state(beyond=other.gossip.state())
+    assert {member.id: State(list(State)[member.state]) for member in told.members} == {
+        "a": State.ALIVE,  # itself
+        "c": State.SUSPECT,
+        "d": State.ALIVE,
+    }
+    heard = other.gossip.merge(2.0, told)
+    assert heard.is_all
+    assert [member.id for member in heard.changed] == ["c", "d"]
+    assert heard.outdated == ["mine"]
+    assert one.gossip.digest() == other.gossip.digest()
+
+
 def test_what_is_known_already_is_no_news() -> None:
     one, other = Room("a"), Room("b")
     one.versions.make_current("mine", "2")
