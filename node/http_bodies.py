@@ -34,7 +34,7 @@ class Bodies:
 
     def __init__(self, bytes_max: int = BODY_BYTES_MAX, together_max: int = BODIES_BYTES_MAX) -> None:
         self.bytes_max = bytes_max
-        self._room = max(together_max, bytes_max)
+        self._room = self._room_max = max(together_max, bytes_max)
         self._freed = asyncio.Condition()
 
     @asynccontextmanager
@@ -60,7 +60,9 @@ class Bodies:
                 await self._freed.wait_for(lambda: self._room >= length)
                 self._room -= length
         except TimeoutError:
-            raise Problem(429, "too many large bodies at once", headers={"Retry-After": "1"}) from None
+            held = self._room_max - self._room
+            detail = f"no room for a body of {length} bytes beside the {held} that are held, at most {self._room_max}"
+            raise Problem(429, detail, headers={"Retry-After": "1"}) from None
 
 
 async def read_json(request: web.Request, shape: type[_Struct]) -> _Struct:

@@ -22,12 +22,6 @@ SHUTDOWN_TIMEOUT_S = 5.0
 # Of what the parser says to a request that is none: it quotes what was sent.
 TOLD_CHARS_MAX = 200
 
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
-    b"Connection: close\r\nContent-Length: 104\r\n\r\n"
-    b'{"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": "too many connections"}'
-)
-
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +67,7 @@ class _Server(web.Server):
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self._connections) > self._connections_max:
-            transport.write(_FULL)
+            transport.write(_full(self._connections_max))
             transport.close()
             return
         loop = asyncio.get_running_loop()
@@ -90,6 +84,16 @@ class _Server(web.Server):
     def _heard(self, handler: web.RequestHandler) -> None:
         if (timer := self._silent.pop(handler, None)) is not None:
             timer.cancel()
+
+
+def _full(connections_max: int) -> bytes:
+    """What one connection too many is told, without a request of its own."""
+    body = Problem(503, f"more than {connections_max} connections").response().body
+    assert isinstance(body, bytes)
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
 
 
 class _Connection(web.RequestHandler):

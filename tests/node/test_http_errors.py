@@ -279,7 +279,7 @@ async def test_bodies_that_find_no_room_are_told_to_come_again(
     await node.encoder.called.wait()
     second = await client.post("/v1/features", data=PHOTO)
     assert second.headers["Retry-After"] == "1"
-    await problem(second, 429)
+    assert f"no room for a body of {len(PHOTO)} bytes beside the {len(PHOTO)}" in await problem(second, 429)
     node.encoder.gate.set()
     assert (await first).status == 200
 

@@ -55,6 +55,7 @@ async def test_one_connection_too_many_is_told_so_and_harms_no_other(dial: Dial)
     head, _, body = refusal.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"Retry-After: 1" in head
+    assert json.loads(body)["detail"] == "more than 2 connections"
     assert f"Content-Length: {len(body)}".encode() in head
     assert await asked(*first) == b"HTTP/1.1 200 OK"
     second[1].close()
