@@ -142,7 +142,10 @@ class Moving:
         near = self._neighbourhood
         try:
             for node, key in self._owed.take():
-                holders = self._ring().holders(key)
+                # Not of the ring as it is: who is held for dead this moment and is back the next is brought nothing
+                # else, since for the ring that has settled then it is no newcomer.
+                assert self._placed is not None
+                holders = self._placed.holders(key)
                 if node not in holders:
                     self._owed.settled(node, key)
                 elif near.may_ask(node):

@@ -186,6 +186,26 @@ def test_a_copy_that_is_owed_is_brought_although_who_owes_it_has_forgotten_its_o
     run(story())
 
 
+def test_a_copy_stays_owed_to_who_is_held_for_dead_and_is_back_before_keys_move() -> None:
+    async def story() -> None:
+        async with _cluster(5, 2) as cluster:
+            await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
+            made = MADE[0]
+            nodes = {node.id: node for node in cluster.nodes}
+            owner, replica = (nodes[holder] for holder in cluster.nodes[0].ring().holders(made.key.packed))
+            others = [node for node in cluster.nodes if node is not replica]
+            cluster.network.freeze(replica.name)
+            await next(node for node in others if node is not owner).lookup.put(made)
+            await cluster.until(lambda: all(replica.id not in node.ring().nodes for node in others), 20.0)
+            for node in others:
+                await node.moving._pay()  # it may be at it while the members change
+            cluster.network.thaw(replica.name)
+            await cluster.until(lambda: made.key.packed in replica.store, 60.0)
+            await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
+
+    run(story())
+
+
 def test_it_is_no_faster_than_it_may_be_and_the_most_valuable_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "BYTES_PER_S", 1000)
 
