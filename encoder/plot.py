@@ -16,6 +16,9 @@ POINTS_SHOWN_MIN = -12.0
 POINTS_BORNE = 0.5
 """What most would give for speed; a line is drawn there."""
 
+SLOW_SHOWN_MAX = 1.6
+"""Times the first row's time, beyond which nobody looks: bfloat16 where the processor has none takes ten and more."""
+
 ALONE, TOGETHER, OTHER = "a runtime alone", "several together", "other"
 KINDS = {
     "smaller input": ("side ",),
@@ -51,12 +54,17 @@ def kind_of(name: str) -> str:
 
 
 def draw(rows: Sequence[Row], title: str, path: Path, points: Sequence[float] | None = None) -> None:
-    """Write the plot, of cosines, or of `points` of top-1 above the plain model's; needs the `tune` extra."""
+    """Write the plot, of cosines, or of `points` of top-1 above the plain model's; needs the `tune` extra.
+
+    The first row is the plain model's.
+    """
     with needing("tune"):
         import matplotlib
 
         matplotlib.use("Agg")
         from matplotlib import pyplot, ticker
+    shown = [place for place, row in enumerate(rows) if row.ms <= SLOW_SHOWN_MAX * rows[0].ms]
+    rows, points = [rows[place] for place in shown], points and [points[place] for place in shown]
     if points is None:
         heights = [max(1 - row.cosine_mean, LOSS_SHOWN_MIN) for row in rows]
         best = told = front(rows, [-height for height in heights])
@@ -76,7 +84,7 @@ def draw(rows: Sequence[Row], title: str, path: Path, points: Sequence[float] | 
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_xlabel("milliseconds per image (left is faster)")
+    axes.set_xlabel(f"milliseconds per image (left is faster; up to {SLOW_SHOWN_MAX:g} × the plain model's)")
     if points is None:
         axes.set_yscale("log")
         axes.set_ylim(1.1, LOSS_SHOWN_MIN * 0.75)

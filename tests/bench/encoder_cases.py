@@ -33,7 +33,7 @@ Make = Callable[[Bench], torch.nn.Module]
 
 NEAR, SAME = Asked(0.9), Asked(0.0, 0.95)
 """What is asked of those who are seen small: features that are near, or classes."""
-LEAVING = tuple(Asked(0.0, agreement) for agreement in (0.99, 0.985, 0.98))
+LEAVING = tuple(Asked(0.0, agreement) for agreement in (0.99, 0.98))
 """What is asked of those who leave early."""
 STUDENT_STEPS = 20
 
@@ -93,7 +93,7 @@ def on(best: Options, work: Bench) -> list[Case]:
     for pixels in candidates.sides(shape):
         small = replace(cut(), small_side=pixels)
         cases.append(Case("adaptive input resolution", side, small, asked=NEAR))
-        cases.append(Case("cascade", side, replace(small, is_cascade=True), asked=SAME))
+        cases += [Case("cascade", side, replace(small, is_cascade=True), asked=asked) for asked in (NEAR, SAME)]
     cases += [Case("token merging", tome, cut(merge=count)) for count in candidates.merges(shape)]
     *_, many, _ = candidates.merges(shape)
     cases.append(Case("token merging", tome, replace(best, shortcuts=Shortcuts(merge=many))))
