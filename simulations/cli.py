@@ -6,11 +6,14 @@ import argparse
 import dataclasses
 import logging
 import math
+import multiprocessing
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from ..node.usage import WRONG_USAGE, OneLineParser
 from ..protocol.errors import InvalidValue
@@ -30,6 +33,7 @@ SOAK_MINUTES_MAX = 24.0 * 60
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. SystemExit(2) for wrong usage, as argparse has it."""
     arguments = _parser().parse_args(argv)
+    former = signal.signal(signal.SIGINT, _interrupted)
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -45,6 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(FAILED, f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _interrupted(*_: object) -> NoReturn:
+    """Ctrl-C: end at once. There is nothing to tidy but a sweep's processes; its rows are written as they come.
+
+    asyncio would cancel the run instead, which may be at a moment when a node in it takes no notice.
+    """
+    if multiprocessing.active_children():
+        raise KeyboardInterrupt
+    os._exit(INTERRUPTED)
 
 
 def compare_policies(arguments: argparse.Namespace) -> int:

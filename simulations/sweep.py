@@ -125,11 +125,11 @@ def _in_parallel(work: Sequence[tuple[int, Scenario]], jobs: int, dask: str | No
         others = active_children()
         with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
             # Ctrl-C goes to every process of a terminal. Those that begin here do not hear it: this one ends them.
-            former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            former = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             try:
                 futures: dict[Future[Row], int] = {pool.submit(row_of, scenario): number for number, scenario in work}
             finally:
-                signal.signal(signal.SIGINT, former)
+                signal.pthread_sigmask(signal.SIG_SETMASK, former)
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,17 @@ def test_ctrl_c_ends_a_sweep_and_its_processes_at_once(grid: Path, tmp_path: Pat
         [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:  # fmt: skip
-        assert process.stdout is not None
-        process.stdout.readline()
-        aside = tmp_path / "out.csv.unfinished"
-        while not aside.exists():
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=30)  # its processes hold the pipe, too
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            aside = tmp_path / "out.csv.unfinished"
+            while not aside.exists():
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGINT)
+            _, errors = process.communicate(timeout=30)  # its processes hold the pipe, too
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert errors == b""
 
