@@ -25,6 +25,9 @@ class NodeFace(Protocol):
         Waits while a model that must be read loads; EncoderUnavailable.
         """
 
+    async def ask_cloud_for(self, name: str | None, version: str | None) -> bool:
+        """Learn of encoders of that name and version, or of any, from the cloud; whether it told of one."""
+
     async def introduce(self, encoder: EncoderIdentity) -> None:
         """Have every member know `encoder`, whose features a user has brought, if it is news to this node."""
 

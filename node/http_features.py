@@ -19,6 +19,7 @@ from aiohttp import hdrs, web
 from ..protocol.errors import EncoderUnavailable, InvalidValue
 from ..protocol.keys import FeatureKey, digest_of, format_digest, parse_digest
 from .aside import aside
+from .found import Reach
 from .http_answers import (
     BatchForm,
     Form,
@@ -275,10 +276,14 @@ class FeaturesApi:
             try:
                 return versions.resolve(ask.encoder, ask.version)
             except UnknownEncoder:
-                if await self._own_encoder_or_none() is None:
-                    raise
+                await self._own_encoder_or_none()
         else:
             await self._node.own_encoder()
+        try:
+            return versions.resolve(ask.encoder, ask.version)
+        except UnknownEncoder:
+            if ask.reach is not Reach.ANY or not await self._node.ask_cloud_for(ask.encoder, ask.version):
+                raise
         return versions.resolve(ask.encoder, ask.version)
 
     async def _identity_to_encode(self, ask: Ask) -> EncoderIdentity:

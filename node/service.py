@@ -78,6 +78,7 @@ HANDOVER_TIMEOUT_S = 10.0
 GOODBYE_TIMEOUT_S = 1.0
 DEMOTE_TIMEOUT_S = 5.0
 TELL_TIMEOUT_S = 2.0
+CLOUD_ENCODERS_MAX = 16  # learnt from the cloud for one question; the others that are known here stay so
 
 _log = logging.getLogger(__name__)
 
@@ -468,6 +469,16 @@ class Node:
         self._encoder_trouble = None
         self.versions.use(described.identity, described.shape)
         return described.identity
+
+    async def ask_cloud_for(self, name: str | None, version: str | None) -> bool:
+        """Learn of encoders of that name and version, or of any, from the cloud; whether it told of one.
+
+        Asked for what nobody here has heard of: who has just started without an encoder knows what its peers know, and
+        the cloud may hold more.
+        """
+        told = [it for it in await self.store.encoders_in_cloud() if name is None or it.name == name]
+        told = [it for it in told if version is None or it.version == version][:CLOUD_ENCODERS_MAX]
+        return sum(map(self.versions.learn, told)) > 0
 
     async def introduce(self, encoder: EncoderIdentity) -> None:
         """Have every member know `encoder`, whose features a user has brought, if it is news to this node.

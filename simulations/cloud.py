@@ -7,10 +7,14 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .disk import Held
 from .links import PACKET_BYTES, Access, Link, Path
 from .modelled import Bodies
+
+if TYPE_CHECKING:
+    from ..protocol.keys import EncoderIdentity
 
 # A connection that has been idle begins with ten packets and doubles them each round trip (RFC 6928, RFC 9293).
 _FIRST_WINDOW_BYTES = 10 * PACKET_BYTES
@@ -135,6 +139,10 @@ class SiteRemote:
     async def has(self, key: bytes) -> bool:
         """Whether it is there, at the price of a small request."""
         return await self._site.has(key)
+
+    async def encoders(self) -> list[EncoderIdentity]:
+        """None: no simulated node asks for one that it has not heard of."""
+        return []
 
     async def put(self, key: bytes, data: memoryview, age_s: float, *, must_replace: bool) -> bool:
         """Send it, unless it is there."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -60,6 +61,9 @@ class Remote(Protocol):
     async def has(self, key: bytes) -> bool:
         """Whether `key` is there."""
 
+    async def encoders(self) -> list[EncoderIdentity]:
+        """The encoders of which it has features, as far as it tells."""
+
     async def put(self, key: bytes, data: memoryview, age_s: float, *, must_replace: bool) -> bool:
         """Write what this node was given `age_s` ago; False when there was no need to.
 
@@ -97,6 +101,7 @@ class CloudTier:
         self._queue = queue
         self._worth = CloudWorth()
         self._missing: OrderedDict[bytes, float] = OrderedDict()
+        self._encoders_at = -math.inf
         self._is_declared: dict[bytes, bool] = {}
         self._removals: dict[Write, asyncio.Future[int]] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()  # the writers that have nothing to write
@@ -181,6 +186,13 @@ class CloudTier:
         if (write := self._queue.pending(key)) is not None:
             return write.kind is Kind.PUT
         return not self._is_missing(key, self._now()) and await self._answer(self._remote.has(key))
+
+    async def encoders(self) -> list[EncoderIdentity]:
+        """The encoders of which it has features, as far as it tells; none where it was asked a moment ago. OSError."""
+        if self._now() - self._encoders_at < MISSING_S:
+            return []
+        self._encoders_at = self._now()
+        return await self._answer(self._remote.encoders())
 
     async def _answer(self, question: Coroutine[Any, Any, _T]) -> _T:
         """What the remote answers, if the breaker lets it be asked; it hears of how that went."""

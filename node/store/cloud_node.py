@@ -22,6 +22,7 @@ from .cloud import READ_TIMEOUT_S, UPLINK_BYTES_PER_S, WRITE_TIMEOUT_S
 if TYPE_CHECKING:
     from ...protocol.connection import Answered
     from ...protocol.frames import Buffer
+    from ...protocol.keys import EncoderIdentity
     from ...protocol.messages import Hello, Message
     from ..link import Address, Link, Network
     from ..partials import Partials
@@ -88,6 +89,10 @@ class NodeRemote:
         if not isinstance(answered.answer, messages.Held) or len(answered.answer.flags) != 1:
             raise self._misunderstood(answered)
         return answered.answer.flags == b"\x01"
+
+    async def encoders(self) -> list[EncoderIdentity]:
+        """None: whose features it keeps is not told."""
+        return []
 
     async def put(self, key: bytes, data: memoryview, age_s: float, *, must_replace: bool) -> bool:
         """Write; False when it was there, or is not kept: it may have been removed since it was made."""

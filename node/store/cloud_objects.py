@@ -14,11 +14,14 @@ from .cloud_packs import Packs
 
 if TYPE_CHECKING:
     from ...protocol.cloud.objects import Buffer, Objects
+    from ...protocol.keys import EncoderIdentity
 
 ENCODERS_MAX = 4096  # descriptions read when an image is removed, and encoders described by this node
 _DELETED_TOGETHER = 1000
 # By all writers: a thread each where the store is a directory, a connection each elsewhere.
 _ASKED_TOGETHER = 16
+# Read of those that are described, by a node that is asked for one of which it has not heard.
+_DESCRIPTIONS_MAX, _DESCRIPTION_BYTES_MAX = 256, 4096
 # To look whether the same is there already costs a round trip, which sending less than this costs too.
 _LOOK_FIRST_BYTES = 16 * 1024
 
@@ -59,6 +62,25 @@ class ObjectsRemote:
         await self._objects.put(name, data)
         return True
 
+    async def encoders(self) -> list[EncoderIdentity]:
+        """The encoders that are described there, of so many the first."""
+        digests = await self._described_digests(_DESCRIPTIONS_MAX)
+        identities = await asyncio.gather(*map(self._identity, digests))
+        return [identity for identity in identities if identity is not None]
+
+    async def _identity(self, encoder: bytes) -> EncoderIdentity | None:
+        async with self._asking:
+            told = await download(self._objects, names.encoder(encoder), bytes_max=_DESCRIPTION_BYTES_MAX)
+        return None if told is None else names.identity(bytes(told), encoder)
+
+    async def _described_digests(self, most: int) -> list[bytes]:
+        digests: list[bytes] = []
+        async for name, _ in self._objects.list(names.ENCODERS):
+            encoder = names.last_digest(name.removesuffix(".json"))
+            if encoder is not None and len(digests) < most:
+                digests.append(encoder)
+        return digests
+
     async def remove(self, keys: Sequence[bytes]) -> int:
         """Delete the objects of `keys`, and see to it that no pack gives them back; how many there were."""
         for encoder in dict.fromkeys(key[DIGEST_BYTES:] for key in keys):
@@ -79,12 +101,7 @@ class ObjectsRemote:
 
     async def remove_image(self, digest: bytes) -> int:
         """The same for an image, whichever encoder made the features."""
-        encoders: list[bytes] = []
-        async for name, _ in self._objects.list(names.ENCODERS):
-            encoder = names.last_digest(name.removesuffix(".json"))
-            if encoder is not None and len(encoders) < ENCODERS_MAX:
-                encoders.append(encoder)
-        return await self.remove([digest + encoder for encoder in encoders])
+        return await self.remove([digest + encoder for encoder in await self._described_digests(ENCODERS_MAX)])
 
     async def remove_encoder(self, encoder: bytes) -> int:
         """Delete everything of one encoder; how many objects there were."""

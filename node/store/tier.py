@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ...protocol.keys import EncoderIdentity
 
 Bytes = bytes | bytearray | memoryview
 
@@ -78,6 +81,9 @@ class Cloud(Tier, Protocol):
 
     async def has(self, key: bytes) -> bool:
         """Whether it has `key`; OSError when that cannot be told now."""
+
+    async def encoders(self) -> list[EncoderIdentity]:
+        """The encoders of which it has features, as far as it tells; none where it was asked a moment ago. OSError."""
 
     def withdraw(self, name: bytes) -> None:
         """Do not write what waits for `name`, a key or an image: somebody else sees to what is there."""

@@ -188,6 +188,16 @@ class Tiers:
         except (OSError, TimeoutError):
             return False
 
+    async def encoders_in_cloud(self, timeout_s: float = CLOUD_TIMEOUT_S) -> list[EncoderIdentity]:
+        """The encoders of which the cloud says that it has features; none where it does not say so in time."""
+        if self._cloud is None:
+            return []
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._cloud.encoders()
+        except (OSError, TimeoutError):
+            return []
+
     def _promote_from_disk(self, facts: Facts, payload: Payload, took_s: float) -> Payload:
         self._used[payload.key.packed] = None
         if (newer := self.memory.peek(payload.key.packed)) is not None:

@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
 
-from ..keys import DIGEST_BYTES
-
-if TYPE_CHECKING:
-    from ..keys import EncoderIdentity
+from ..errors import InvalidValue
+from ..keys import DIGEST_BYTES, EncoderIdentity
 
 FEATURES, PACKS, REMOVED, ENCODERS = "features/", "packs/", "removed/", "encoders/"
 
@@ -57,9 +54,19 @@ def last_digest(name: str) -> bytes | None:
 
 
 def described(identity: EncoderIdentity) -> bytes:
-    """What `encoder(identity.digest)` holds: for people and for rules that expire old versions; no node reads it."""
+    """What `encoder(identity.digest)` holds: for nodes that have not heard of it, and for rules that expire."""
     told = {"name": identity.name, "version": identity.version, "fingerprint": identity.fingerprint.hex()}
     return json.dumps(told).encode()
+
+
+def identity(description: bytes, digest: bytes) -> EncoderIdentity | None:
+    """The encoder that is described so; None for what is no description of the one whose identity has that digest."""
+    try:
+        told = json.loads(description)
+        described = EncoderIdentity(told["name"], told["version"], bytes.fromhex(told["fingerprint"]))
+    except (ValueError, TypeError, KeyError, RecursionError, InvalidValue):
+        return None
+    return described if described.digest == digest else None
 
 
 def _of_key(kind: str, key: bytes) -> str:

@@ -193,6 +193,9 @@ class FakeTier:
     async def has(self, key: bytes) -> bool:
         return key in self.held
 
+    async def encoders(self) -> list[EncoderIdentity]:
+        return []
+
     def withdraw(self, name: bytes) -> None:
         self.withdrawn.append(name)
 
@@ -283,6 +286,9 @@ class FakeNode:
         if self.own is not None:
             self.versions.use(self.own)
         return self.own
+
+    async def ask_cloud_for(self, name: str | None, version: str | None) -> bool:
+        return False
 
     async def introduce(self, encoder: EncoderIdentity) -> None:
         self.versions.learn(encoder)

@@ -59,6 +59,13 @@ def test_what_one_node_made_another_finds_in_the_cloud_when_the_first_is_gone(no
     assert second.get("/readyz").json()["parts"]["cloud"] == "ok"
     assert 'edgecache_tier_hits_total{tier="cloud"} 1.0' in second.get("/metrics").body.decode()
     assert second.get(f"/v1/features/{'0' * 64}").status == 404
+    second.kill()
+    third = start(nodes, bucket, "--no-encoder")  # and has nobody to tell it of an encoder, but the cloud
+    assert third.get(f"/v1/features/{digest}?source=local").status == 404
+    answer = third.get(f"/v1/features/{digest}")
+    assert (answer.status, answer.headers["edgecache-source"]) == (200, "cloud"), answer.body
+    assert (answer.array() == made).all()
+    assert third.get(f"/v1/features/{digest}?encoder=another").status == 404
 
 
 def test_what_waits_to_be_uploaded_is_uploaded_before_a_node_leaves(nodes: Nodes, bucket: Path) -> None:

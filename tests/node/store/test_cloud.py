@@ -76,6 +76,19 @@ async def test_what_was_put_is_read_again_by_another_node() -> None:
 
 
 @in_virtual_time
+async def test_a_node_that_has_heard_of_no_encoder_learns_of_those_in_the_cloud_now_and_then() -> None:
+    async with cloud() as (tier, objects):
+        put(tier, payload(1), payload(2, DECLARED))
+        assert await tier.flush()
+        await objects.put(names.encoder(digest_of(b"a lie")), names.described(ENCODER))
+        await objects.put(names.encoder(digest_of(b"nonsense")), b"{")
+        assert sorted(await tier.encoders(), key=str) == [ENCODER, DECLARED]
+        assert await tier.encoders() == []  # asked a moment ago
+        await asyncio.sleep(MISSING_S)
+        assert len(await tier.encoders()) == 2
+
+
+@in_virtual_time
 async def test_what_waits_to_be_written_is_answered_from_where_it_waits() -> None:
     async with cloud() as (tier, objects):
         objects.is_out = True
