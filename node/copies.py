@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ PUT_TIMEOUT_S = 0.5
 # Payloads whose copies go on behind their answer; 10 MB of the usual kind. Beyond, one is only where it was made.
 BEHIND_MAX = 64
 
+NOBODY: Mapping[NodeId, Awaitable[object]] = MappingProxyType({})
+
 
 class Copies:
     """Puts payloads on other nodes."""
@@ -29,18 +32,29 @@ class Copies:
         self._now = now
         self._behind: set[asyncio.Task[int]] = set()
 
-    async def leave(self, payload: Payload, started: float) -> int:
-        """Put `payload`, whose making began at `started`, until there are enough; how many other nodes have it."""
+    async def leave(
+        self, payload: Payload, started: float, forgetting: Mapping[NodeId, Awaitable[object]] = NOBODY
+    ) -> int:
+        """Put `payload`, whose making began at `started`, until there are enough; how many other nodes have it.
+
+        `forgetting`: who was told to forget what it has of that key, and when it has done so.
+        """
         ring, me = self._neighbourhood.ring(), self._neighbourhood.me
         wanted = ring.copies - (me in ring.holders(payload.key.packed))
         walk = ring.walk(payload.key.packed)  # seldom far, however many nodes there are
         candidates = (node for node in walk if node != me and self._neighbourhood.may_ask(node))
         took: list[NodeId] = []
         while len(took) < wanted and (batch := list(islice(candidates, wanted - len(took)))):
-            puts = [self._neighbourhood.put(node, payload, self._now() - started, PUT_TIMEOUT_S) for node in batch]
+            puts = [self._put(node, payload, started, forgetting.get(node)) for node in batch]
             took += [node for node, was_kept in zip(batch, await asyncio.gather(*puts), strict=True) if was_kept]
         self._owe(payload.key.packed, took)
         return len(took)
+
+    async def _put(self, node: NodeId, payload: Payload, started: float, forgetting: Awaitable[object] | None) -> bool:
+        if forgetting is not None:  # it refuses what was made before that; and this it should keep
+            await forgetting
+            started = self._now()
+        return await self._neighbourhood.put(node, payload, self._now() - started, PUT_TIMEOUT_S)
 
     def took_in(self, payload: Payload) -> None:
         """Another node has left `payload` here, and owes it to whoever it could not leave it with: so does this one.

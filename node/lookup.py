@@ -362,10 +362,12 @@ class Lookup:
         key = payload.key.packed
         holders = self._neighbourhood.ring().holders(key)
         others = [node for node in self._neighbourhood.peers.others() if node not in holders]
-        stale = asyncio.gather(*(self._neighbourhood.forget(node, [key], FORGET_TIMEOUT_S) for node in others))
+        forgetting = {
+            node: asyncio.ensure_future(self._neighbourhood.forget(node, [key], FORGET_TIMEOUT_S)) for node in others
+        }
         kept_here = self._keep(payload, started, is_new=True, facts=self._facts(stream))
-        copies = await self._copies.leave(payload, started)
-        await stale
+        copies = await self._copies.leave(payload, started, forgetting)
+        await asyncio.gather(*forgetting.values())
         return Stored(copies + kept_here, payload)
 
     async def make_durable(self, payload: Payload) -> bool:

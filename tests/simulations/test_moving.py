@@ -186,6 +186,25 @@ def test_a_copy_that_is_owed_is_brought_although_who_owes_it_has_forgotten_its_o
     run(story())
 
 
+def test_who_stands_in_for_a_silent_holder_keeps_what_is_put_and_brings_it_when_its_maker_is_gone() -> None:
+    async def story() -> None:
+        async with _cluster(5, 2) as cluster:
+            await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
+            made = MADE[0]
+            nodes = {node.id: node for node in cluster.nodes}
+            owner, replica = (nodes[holder] for holder in cluster.nodes[0].ring().holders(made.key.packed))
+            others = [index for index, node in enumerate(cluster.nodes) if node not in (owner, replica)]
+            cluster.network.freeze(replica.name)
+            stored = await cluster.nodes[others[0]].lookup.put(made)
+            assert stored.copies == 3  # the maker, the owner, and who stands in, though it was told to forget
+            await cluster.crash(others[0])
+            await cluster.restart(others[0])
+            cluster.network.thaw(replica.name)
+            await cluster.until(lambda: made.key.packed in replica.store, 60.0)
+
+    run(story())
+
+
 def test_a_copy_stays_owed_to_who_is_held_for_dead_and_is_back_before_keys_move() -> None:
     async def story() -> None:
         async with _cluster(5, 2) as cluster:
