@@ -33,7 +33,7 @@ Make = Callable[[Bench], torch.nn.Module]
 
 NEAR, SAME = Asked(0.9), Asked(0.0, 0.95)
 """What is asked of those who are seen small: features that are near, or classes."""
-LEAVING = tuple(Asked(0.0, agreement) for agreement in (0.99, 0.98))
+LEAVING = tuple(Asked(0.0, agreement) for agreement in (0.99, 0.985, 0.98))
 """What is asked of those who leave early."""
 STUDENT_STEPS = 20
 
