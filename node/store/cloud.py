@@ -101,7 +101,9 @@ class CloudTier:
         self._queue = queue
         self._worth = CloudWorth()
         self._missing: OrderedDict[bytes, float] = OrderedDict()
+        self._encoders: list[EncoderIdentity] = []  # as of `_encoders_at`
         self._encoders_at = -math.inf
+        self._asking_encoders = asyncio.Lock()
         self._is_declared: dict[bytes, bool] = {}
         self._removals: dict[Write, asyncio.Future[int]] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()  # the writers that have nothing to write
@@ -188,11 +190,12 @@ class CloudTier:
         return not self._is_missing(key, self._now()) and await self._answer(self._remote.has(key))
 
     async def encoders(self) -> list[EncoderIdentity]:
-        """The encoders of which it has features, as far as it tells; none where it was asked a moment ago. OSError."""
-        if self._now() - self._encoders_at < MISSING_S:
-            return []
-        self._encoders_at = self._now()
-        return await self._answer(self._remote.encoders())
+        """The encoders of which it has features, as far as it tells, or told a moment ago. OSError."""
+        async with self._asking_encoders:  # who asks meanwhile shares the answer
+            if self._now() - self._encoders_at >= MISSING_S:
+                self._encoders = await self._answer(self._remote.encoders())
+                self._encoders_at = self._now()
+            return self._encoders
 
     async def _answer(self, question: Coroutine[Any, Any, _T]) -> _T:
         """What the remote answers, if the breaker lets it be asked; it hears of how that went."""

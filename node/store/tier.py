@@ -83,7 +83,7 @@ class Cloud(Tier, Protocol):
         """Whether it has `key`; OSError when that cannot be told now."""
 
     async def encoders(self) -> list[EncoderIdentity]:
-        """The encoders of which it has features, as far as it tells; none where it was asked a moment ago. OSError."""
+        """The encoders of which it has features, as far as it tells, or told a moment ago. OSError."""
 
     def withdraw(self, name: bytes) -> None:
         """Do not write what waits for `name`, a key or an image: somebody else sees to what is there."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from edgecache.node import moving as limits
+from edgecache.node.service import Node
 from edgecache.protocol import payload as payloads
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from edgecache.protocol.payload import Payload
@@ -47,6 +48,13 @@ def _is_placed(cluster: Cluster) -> bool:
         for made in MADE
         for holder in ring.holders(made.key.packed)
     )
+
+
+async def _settled_holders(cluster: Cluster, made: Payload) -> list[Node]:
+    """Whose `made` is, once no key moves any more."""
+    await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
+    nodes = {node.id: node for node in cluster.nodes}
+    return [nodes[holder] for holder in cluster.nodes[0].ring().holders(made.key.packed)]
 
 
 async def _ask_all_the_while(cluster: Cluster, asked_on: Sequence[int]) -> None:
@@ -164,10 +172,8 @@ def test_a_copy_that_is_owed_is_brought_although_who_owes_it_has_forgotten_its_o
 
     async def story() -> None:
         async with _cluster(5, 2) as cluster:
-            await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
             made = MADE[0]
-            nodes = {node.id: node for node in cluster.nodes}
-            owner, replica = (nodes[holder] for holder in cluster.nodes[0].ring().holders(made.key.packed))
+            owner, replica = await _settled_holders(cluster, made)
             others = [node for node in cluster.nodes if node not in (owner, replica)]
             cluster.network.freeze(replica.name)
             await others[0].lookup.put(made)
@@ -189,10 +195,8 @@ def test_a_copy_that_is_owed_is_brought_although_who_owes_it_has_forgotten_its_o
 def test_who_stands_in_for_a_silent_holder_keeps_what_is_put_and_brings_it_when_its_maker_is_gone() -> None:
     async def story() -> None:
         async with _cluster(5, 2) as cluster:
-            await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
             made = MADE[0]
-            nodes = {node.id: node for node in cluster.nodes}
-            owner, replica = (nodes[holder] for holder in cluster.nodes[0].ring().holders(made.key.packed))
+            owner, replica = await _settled_holders(cluster, made)
             others = [index for index, node in enumerate(cluster.nodes) if node not in (owner, replica)]
             cluster.network.freeze(replica.name)
             stored = await cluster.nodes[others[0]].lookup.put(made)
@@ -208,10 +212,8 @@ def test_who_stands_in_for_a_silent_holder_keeps_what_is_put_and_brings_it_when_
 def test_a_copy_stays_owed_to_who_is_held_for_dead_and_is_back_before_keys_move() -> None:
     async def story() -> None:
         async with _cluster(5, 2) as cluster:
-            await cluster.until(lambda: all(node.moving.is_done for node in cluster.nodes), 60.0)
             made = MADE[0]
-            nodes = {node.id: node for node in cluster.nodes}
-            owner, replica = (nodes[holder] for holder in cluster.nodes[0].ring().holders(made.key.packed))
+            owner, replica = await _settled_holders(cluster, made)
             others = [node for node in cluster.nodes if node is not replica]
             cluster.network.freeze(replica.name)
             await next(node for node in others if node is not owner).lookup.put(made)
