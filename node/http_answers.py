@@ -17,6 +17,7 @@ from .http_query import NAMESPACE_HEADER
 from .http_tensors import FEATURES_TENSOR, Tensor, npy_head, safetensors_head
 
 if TYPE_CHECKING:
+    from ..protocol.features import Source
     from ..protocol.payload import Payload
     from .found import Found
 
@@ -81,17 +82,24 @@ def found_headers(found: Found, digest: bytes, form: str) -> dict[str, str]:
     """
     payload = found.payload
     return {
-        hdrs.CONTENT_TYPE: form,
+        **held_headers(found.source, found.node, payload.key.encoder, digest, form),
         "ETag": f'"{etag(payload, form)}"',
-        hdrs.VARY: f"{hdrs.ACCEPT}, {NAMESPACE_HEADER}",
-        # Private as the image itself, and stale after an invalidation: keep it, but ask each time (304 costs little).
-        hdrs.CACHE_CONTROL: "private, no-cache",
-        **key_headers(digest, payload.key.encoder),
-        "EdgeCache-Source": found.source.value,
-        "EdgeCache-Node": header_text(found.node),
         "EdgeCache-Codec": payload.codec.label,
         "EdgeCache-Fidelity": f"{payload.fidelity:.8f}",
         **({} if found.converted_from is None else {"EdgeCache-Converted-From": str(found.converted_from)}),
+    }
+
+
+def held_headers(source: Source, node: str, encoder: EncoderIdentity, digest: bytes, form: str) -> dict[str, str]:
+    """Those of them that can be told without the features."""
+    return {
+        hdrs.CONTENT_TYPE: form,
+        hdrs.VARY: f"{hdrs.ACCEPT}, {NAMESPACE_HEADER}",
+        # Private as the image itself, and stale after an invalidation: keep it, but ask each time (304 costs little).
+        hdrs.CACHE_CONTROL: "private, no-cache",
+        **key_headers(digest, encoder),
+        "EdgeCache-Source": source.value,
+        "EdgeCache-Node": header_text(node),
     }
 
 

@@ -28,7 +28,7 @@ from .http_answers import (
     batch_parts,
     etag,
     found_headers,
-    header_text,
+    held_headers,
     is_unchanged,
     key_headers,
     negotiated,
@@ -49,6 +49,7 @@ from .http_uploads import uploaded
 from .versions import UnknownEncoder
 
 if TYPE_CHECKING:
+    from ..protocol.features import Source
     from ..protocol.keys import EncoderIdentity
     from ..protocol.payload import Payload
     from .face import NodeFace
@@ -124,9 +125,13 @@ class FeaturesApi:
         return await _answer(request, found, digest, form, started)
 
     async def head(self, request: web.Request) -> web.StreamResponse:
-        """HEAD /v1/features/DIGEST: whether somebody holds them, without moving them."""
+        """HEAD /v1/features/DIGEST: whether somebody holds them, without moving them.
+
+        So what only they themselves tell (ETag, size, codec, fidelity) is said where they lie here (RFC 9110, 9.3.2).
+        """
         digest, ask = parse_digest(request.match_info["digest"]), Ask.of(request)
         form = negotiated(request, Form)
+        started = time.perf_counter()
         held = None
         async with _deadline(ask):
             key = FeatureKey(ask.kept_as(digest), await self._identity(ask))
@@ -135,15 +140,15 @@ class FeaturesApi:
             elif (found := self._node.lookup.peek(key)) is None:
                 held = await self._node.lookup.has(key, reach=ask.reach)
         if found is not None:
+            headers = found_headers(found, digest, form) | _lookup_took(found.source, started)
             if is_unchanged(request, etag(found.payload, form)):
-                return web.Response(status=304, headers=found_headers(found, digest, form))
+                return web.Response(status=304, headers=headers)
             size = str(answer_size(found.payload, form))
-            return web.Response(headers=found_headers(found, digest, form) | {hdrs.CONTENT_LENGTH: size})
+            return web.Response(headers=headers | {hdrs.CONTENT_LENGTH: size})
         if held is None:
             raise _nobody_holds(digest, key.encoder, ask)
-        source, node = held
-        headers = {"EdgeCache-Source": source.value, "EdgeCache-Node": header_text(node)}
-        return web.Response(content_type=form, headers=key_headers(digest, key.encoder) | headers)
+        headers = held_headers(*held, key.encoder, digest, form) | _lookup_took(held[0], started)
+        return web.Response(headers=headers)
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/features: the features of the image in the body, encoded when nobody has them."""
@@ -321,20 +326,22 @@ async def _deadline(ask: Ask) -> AsyncIterator[None]:
 async def _answer(request: web.Request, found: Found, digest: bytes, form: str, started: float) -> web.StreamResponse:
     """The features of `found`, or 304 to a GET whose caller has them."""
     headers = found_headers(found, digest, form)
-    looked_up_ms = _since_ms(started)
     if request.method == hdrs.METH_GET and is_unchanged(request, etag(found.payload, form)):
-        headers["Server-Timing"] = f'lookup;desc="{found.source}";dur={looked_up_ms:.3f}'
-        return web.Response(status=304, headers=headers)
+        return web.Response(status=304, headers=headers | _lookup_took(found.source, started))
+    headers |= _lookup_took(found.source, started)
+    decoding = time.perf_counter()
     parts = await aside(found.payload.nbytes, answer_parts, found.payload, form)
-    headers["Server-Timing"] = (
-        f'lookup;desc="{found.source}";dur={looked_up_ms:.3f}, decode;dur={_since_ms(started) - looked_up_ms:.3f}'
-    )
+    headers["Server-Timing"] += f", decode;dur={_since_ms(decoding):.3f}"
     response = web.StreamResponse(headers=headers)
     response.content_length = sum(len(part) for part in parts)
     await response.prepare(request)
     for part in parts:
         await response.write(part)
     return response
+
+
+def _lookup_took(source: Source, started: float) -> dict[str, str]:
+    return {"Server-Timing": f'lookup;desc="{source}";dur={_since_ms(started):.3f}'}
 
 
 def _stream(request: web.Request, ask: Ask) -> str:

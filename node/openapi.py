@@ -46,7 +46,7 @@ def document() -> _Json:
                     "getFeatures", "The features of an image by its digest", _features(), (404, 406, 409, 504)
                 ),
                 "head": _operation(
-                    "hasFeatures", "Whether somebody holds them", _described("Somebody does"), (404, 406, 409, 504)
+                    "hasFeatures", "Whether somebody holds them", _are_held(), (404, 406, 409, 504)
                 ),
                 "put": _operation(
                     "putFeatures", "Store features made elsewhere", _put_answer(), (409, 413, 415, 422, 429, 504, 507),
@@ -291,6 +291,16 @@ def _features() -> _Json:
         }.items()
     }
     return answer | {"304": {"description": "You have them: If-None-Match names their ETag"}}
+
+
+def _are_held() -> _Json:
+    told = _features()
+    del told["200"]["content"]
+    told["200"]["description"] = (
+        "Somebody does. ETag, Content-Length, EdgeCache-Codec and EdgeCache-Fidelity, which only the features tell, "
+        "are said where these are in this node's memory, or were looked at for min_fidelity"
+    )
+    return told
 
 
 def _put_answer() -> _Json:

@@ -233,6 +233,8 @@ class Responder:
     async def _forget_encoders(self, encoders: Sequence[bytes], gone: int) -> Answer:
         for encoder in encoders:
             gone += await self._store.remove_encoder(encoder)
+            if self._is_cloud:  # it tells of those whose features it has
+                self._versions.forget(encoder)
         return Answer(messages.Done(gone))
 
     def _put(self, request: messages.Put, blob: memoryview) -> Answer:

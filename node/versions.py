@@ -77,6 +77,12 @@ class Versions:
             del self._known[oldest]
         return True
 
+    def forget(self, digest: bytes) -> None:
+        """The identity of that digest, if it is not the node's own, is as if nobody had told of it."""
+        if (known := self._known.get(digest)) is not None and known != self.own:
+            del self._known[digest]
+            self.changes += 1
+
     def known(self) -> list[EncoderIdentity]:
         """Every identity, by name and version."""
         return sorted(self._known.values(), key=lambda known: (known.name, known.version, known.fingerprint))

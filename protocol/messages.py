@@ -425,7 +425,7 @@ ANSWERS: Final = frozenset(
         Ack, State, Refused, RemovedSums, RemovedPart, Keys,
     )
 )  # fmt: skip
-TO_CLOUD_NODE: Final = frozenset(m.kind for m in (Get, BatchGet, Has, Put, Forget, Ping))
+TO_CLOUD_NODE: Final = frozenset(m.kind for m in (Get, BatchGet, Has, Put, Forget, Ping, GetState))
 WITH_BLOB: Final = frozenset(m.kind for m in (Found, Difference, Batch, Put, Keys))
 
 _encoder = msgspec.msgpack.Encoder()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from ...protocol import messages
 from ...protocol.cloud.objects import ObjectStoreError
-from ...protocol.errors import CorruptPayload
+from ...protocol.errors import CorruptPayload, InvalidValue
+from ...protocol.keys import EncoderIdentity
 from ...protocol.payload import parse
 from ..link import dial
 from .cloud import READ_TIMEOUT_S, UPLINK_BYTES_PER_S, WRITE_TIMEOUT_S
@@ -22,7 +23,6 @@ from .cloud import READ_TIMEOUT_S, UPLINK_BYTES_PER_S, WRITE_TIMEOUT_S
 if TYPE_CHECKING:
     from ...protocol.connection import Answered
     from ...protocol.frames import Buffer
-    from ...protocol.keys import EncoderIdentity
     from ...protocol.messages import Hello, Message
     from ..link import Address, Link, Network
     from ..partials import Partials
@@ -91,8 +91,14 @@ class NodeRemote:
         return answered.answer.flags == b"\x01"
 
     async def encoders(self) -> list[EncoderIdentity]:
-        """None: whose features it keeps is not told."""
-        return []
+        """Those of which it was given features, and has not been told since to forget them."""
+        answered = await self._ask(messages.GetState(), READ_TIMEOUT_S)
+        if not isinstance(answered.answer, messages.State) or len(answered.answer.encoders) > messages.ENCODERS_MAX:
+            raise self._misunderstood(answered)
+        try:
+            return [EncoderIdentity(told.name, told.version, told.fingerprint) for told in answered.answer.encoders]
+        except InvalidValue:
+            raise self._misunderstood(answered) from None
 
     async def put(self, key: bytes, data: memoryview, age_s: float, *, must_replace: bool) -> bool:
         """Write; False when it was there, or is not kept: it may have been removed since it was made."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .conftest import Serve
 
     Client = Any  # aiohttp's TestClient
+    Answer = Any  # aiohttp's ClientResponse
 
 PHOTO = b"\xff\xd8\xff a photograph"
 DIGEST = digest_of(PHOTO)
@@ -147,17 +148,28 @@ async def test_min_fidelity_passes_over_a_coarser_copy(client: Client, node: Fak
 
 async def test_head_says_whether_they_are_there_and_moves_nothing(client: Client, node: FakeNode) -> None:
     assert (await client.head(URL)).status == 404
-    got = await client.post("/v1/features", data=PHOTO)
-    head = await client.head(URL)
+    await client.post("/v1/features", data=PHOTO)
+    head, got = await client.head(URL), await client.get(URL)
     assert head.status == 200
-    for name in ("ETag", "Content-Type", "Content-Length", "EdgeCache-Digest", "EdgeCache-Codec"):
-        assert head.headers[name] == got.headers[name]
+    timing = 'lookup;desc="memory";dur='
+    assert all(answer.headers["Server-Timing"].startswith(timing) for answer in (head, got))
+    assert _lasting(head) == _lasting(got)
     assert (await client.head(URL, headers={"If-None-Match": got.headers["ETag"]})).status == 304
     payload = stored(encoder=node.versions.resolve(None, None))
     node.lookup.forget_here([DIGEST])
     node.peers.held["kitchen"] = {payload.key.packed: payload}
-    assert (await client.head(URL)).headers["EdgeCache-Node"] == "the kitchen"
+    head = await client.head(URL)
     assert len(node.store.memory) == 0
+    got = await client.get(URL)
+    assert head.headers["EdgeCache-Node"] == "the kitchen"
+    assert head.headers["Server-Timing"].startswith('lookup;desc="peer";dur=')
+    only_features_tell = {"Etag", "EdgeCache-Codec", "EdgeCache-Fidelity", "Content-Length"}
+    assert _lasting(head) == {name: value for name, value in _lasting(got).items() if name not in only_features_tell}
+
+
+def _lasting(answer: Answer) -> dict[str, str]:
+    """The headers of an answer that do not change with time."""
+    return {name: value for name, value in answer.headers.items() if name not in ("Date", "Server-Timing")}
 
 
 # -- put --------------------------------------------------------------------------------------------------------

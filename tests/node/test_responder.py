@@ -232,7 +232,7 @@ def test_encoders_of_another_length_are_refused(room: Room, encoder: bytes) -> N
         room.ask(messages.Forget([], [encoder]))
 
 
-@pytest.mark.parametrize("request_", [messages.GetState(), messages.State([], [], []), messages.Leave()])
+@pytest.mark.parametrize("request_", [messages.GetKeys(0), messages.State([], [], []), messages.Leave()])
 def test_a_cloud_node_hears_of_no_members(request_: messages.Message) -> None:
     room = Room(is_cloud=True)
     with pytest.raises(RemoteProtocolError, match="this is a cloud node, which has no members"):

@@ -165,6 +165,12 @@ def test_a_cloud_node_gives_an_empty_edge_its_features_back_and_is_not_missed_wh
     assert edgecache("rm", digests[1], url=empty.url).returncode == 0
     assert cloud.get("/v1/stats").json()["items"] == 2
 
+    bare = nodes.start(*flags, "--no-encoder")  # nobody has told it of an encoder
+    answer = bare.get(f"/v1/features/{digests[0]}")
+    assert (answer.status, answer.headers["edgecache-source"]) == (200, "cloud"), answer.body
+    assert (answer.array() == made).all()
+    bare.kill()
+
     cloud.kill()
     answer = empty.request("POST", "/v1/features", photo(9))
     assert (answer.status, answer.headers["edgecache-source"]) == (200, "encoder")

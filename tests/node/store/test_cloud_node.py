@@ -136,6 +136,29 @@ async def test_keys_images_and_encoders_are_removed_and_counted() -> None:
 
 
 @in_virtual_time
+async def test_it_tells_of_the_encoders_whose_features_it_was_given_and_has_not_been_told_to_forget() -> None:
+    async with room() as at:
+        assert await at.remote.encoders() == []
+        await at.put(payload(1))
+        await at.put(payload(1, DECLARED))
+        assert await at.remote.encoders() == [ENCODER, DECLARED]
+        await at.remote.remove_encoder(ENCODER.digest)
+        assert await at.remote.encoders() == [DECLARED]
+
+
+@in_virtual_time
+async def test_a_cloud_node_that_tells_of_what_is_no_encoder_is_not_believed() -> None:
+    async with room() as at:
+        told = [messages.Encoder("a@b", "1", bytes(32))]
+        at.cloud.responder.answer = lambda *_: Answer(messages.State([], told, []))  # type: ignore[method-assign]
+        with pytest.raises(ObjectStoreError, match="State is no answer to what was asked"):
+            await at.remote.encoders()
+        told[:] = [messages.Encoder("a", str(number), bytes(32)) for number in range(messages.ENCODERS_MAX + 1)]
+        with pytest.raises(ObjectStoreError, match="State is no answer to what was asked"):
+            await at.remote.encoders()
+
+
+@in_virtual_time
 async def test_all_requests_share_one_connection_which_is_dialled_again_when_it_breaks() -> None:
     async with room() as at:
         await asyncio.gather(*(at.put(payload(image)) for image in range(8)))
