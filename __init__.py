@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .protocol.errors import EdgeCacheError, InvalidValue
 from .protocol.features import Features, Source
 from .protocol.keys import FeatureKey
 
@@ -12,7 +13,17 @@ if TYPE_CHECKING:
     from .node.client_nodes import NoNodeAnswers, Refused
     from .node.sync_client import SyncClient
 
-__all__ = ["Client", "FeatureKey", "Features", "NoNodeAnswers", "Refused", "Source", "SyncClient"]
+__all__ = [
+    "Client",
+    "EdgeCacheError",
+    "FeatureKey",
+    "Features",
+    "InvalidValue",
+    "NoNodeAnswers",
+    "Refused",
+    "Source",
+    "SyncClient",
+]
 
 # The clients bring numpy and aiohttp, which take a quarter of a second: that is for who uses them.
 _LAZY = {

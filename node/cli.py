@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
+
+from . import standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def node_main() -> int:
     """Run a node; 0 after a graceful end, 1 when it cannot start, 2 for a wrong flag."""
     _end_on_signals()  # before the imports, which take most of a start
-    _print_anything()
+    standard_streams.prepare()
     from ..protocol.errors import EdgeCacheError, InvalidValue
     from . import config as configuration
     from . import logs
@@ -42,7 +43,7 @@ def client_main() -> int:
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in a script's background
     if is_heard:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while it imports there is nothing to end
-    _print_anything()
+    standard_streams.prepare()
     from .client_cli import main
 
     if is_heard:
@@ -54,12 +55,6 @@ def _end_on_signals() -> None:
     """While there is no node yet, and once there is none any more, nobody has to be told that it leaves."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
-
-
-def _print_anything() -> None:
-    """A terminal or a pipe that takes ASCII only gets a name of other letters spelled out, and no traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -25,8 +25,9 @@ from ..protocol.errors import InvalidValue
 from ..protocol.features import Features, Source
 from ..protocol.keys import DIGEST_BYTES, EncoderIdentity, FeatureKey, digest_of, parse_digest
 from ..protocol.namespaces import Namespace
+from . import client_answers as answers
 from .aside import aside
-from .client_answers import Ask, features, is_there, many_features, told
+from .client_answers import Ask
 from .client_nodes import Nodes, NoNodeAnswers, Refused, urls_of_members
 from .cluster_key import read_keys
 from .http_answers import BATCH_BYTES_MAX, BatchForm, Form
@@ -210,7 +211,7 @@ class Client:
         ask = self._ask(encoder, version, None)
         try:
             return await self._nodes.ask(
-                "HEAD", _path(_digest(digest)), is_there, query=ask.query(), headers=ask.headers()
+                "HEAD", _path(_digest(digest)), answers.is_held, query=ask.query(), headers=ask.headers()
             )
         except NoNodeAnswers:
             if self._encode is None:
@@ -225,7 +226,7 @@ class Client:
         """
         ask = Ask(encoder, version, None, self._namespace)
         return await self._nodes.ask(
-            "DELETE", _path(_digest(digest)), is_there, query=ask.query(), headers=ask.headers()
+            "DELETE", _path(_digest(digest)), answers.is_forgotten, query=ask.query(), headers=ask.headers()
         )
 
     # -- the cluster --------------------------------------------------------------------------------------------
@@ -233,18 +234,17 @@ class Client:
     async def invalidate(self, encoder: str, version: str | None = None) -> int:
         """Make `version` current, the one there is if it is left out; how many older features went there."""
         body = {"encoder": encoder} if version is None else {"encoder": encoder, "version": version}
-        answer = await self._nodes.ask(
-            "POST", "/v1/invalidations", told, headers=_JSON_HEADERS, body=json.dumps(body).encode()
+        return await self._nodes.ask(
+            "POST", "/v1/invalidations", answers.forgotten, headers=_JSON_HEADERS, body=json.dumps(body).encode()
         )
-        return int(answer["forgotten"])
 
     async def cluster(self) -> dict[str, Any]:
         """What GET /v1/cluster says: `node`, `members`, `ring`."""
-        return await self._nodes.ask("GET", "/v1/cluster", told)
+        return await self._nodes.ask("GET", "/v1/cluster", answers.cluster)
 
     async def stats(self) -> dict[str, Any]:
         """What GET /v1/stats says."""
-        return await self._nodes.ask("GET", "/v1/stats", told)
+        return await self._nodes.ask("GET", "/v1/stats", answers.stats)
 
     async def members(self) -> tuple[dict[str, Any], dict[str, str]]:
         """What `cluster` says, and where each living member can be asked over HTTP from here, by its id."""
@@ -254,7 +254,7 @@ class Client:
 
     async def stats_of(self, urls: Collection[str]) -> dict[str, Any]:
         """What `stats` says of the node at each of `urls`, without those that do not answer."""
-        return await self._nodes.ask_each(urls, "/v1/stats", told)
+        return await self._nodes.ask_each(urls, "/v1/stats", answers.stats)
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class Client:
         return await self._nodes.ask(
             "GET",
             _path(digest),
-            lambda answer: None if answer.status == 404 else features(answer, digest, ask),
+            lambda answer: answers.features_if_any(answer, digest, ask),
             query=ask.query(),
             headers={"Accept": Form.PAYLOAD, **ask.headers()},
             bytes_max=2 * payloads.PAYLOAD_BYTES_MAX,
@@ -281,7 +281,7 @@ class Client:
         return await self._nodes.ask(
             "POST",
             "/v1/features",
-            lambda answer: features(answer, digest, ask),
+            lambda answer: answers.features(answer, digest, ask),
             query=ask.query(),
             headers={"Accept": Form.PAYLOAD, "Content-Type": "application/octet-stream", **ask.headers()},
             body=data,
@@ -294,7 +294,7 @@ class Client:
             return await self._nodes.ask(
                 "POST",
                 "/v1/features:batchGet",
-                lambda answer: many_features(answer, digests, ask),
+                lambda answer: answers.many_features(answer, digests, ask),
                 query=ask.query(),
                 headers={"Accept": BatchForm.PAYLOADS, **_JSON_HEADERS, **ask.headers()},
                 body=json.dumps({"digests": [digest.hex() for digest in digests]}).encode(),
@@ -310,15 +310,14 @@ class Client:
         return await self._get_batch(digests[:half], ask) | await self._get_batch(digests[half:], ask)
 
     async def _put(self, digest: bytes, array: NDArray[np.float32], ask: Ask, durable: bool = False) -> int:
-        answer = await self._nodes.ask(
+        return await self._nodes.ask(
             "PUT",
             _path(digest),
-            told,
+            answers.copies,
             query=ask.query() | ({"durable": "true"} if durable else {}),
             headers={"Content-Type": Form.NPY, **ask.headers()},
             body=npy_head(array.shape) + array.astype("<f4", copy=False).tobytes(),
         )
-        return int(answer["copies"])
 
 
 async def _called(encode: Encode, image: ImageLike, key: FeatureKey) -> Features:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
+
+import msgspec
 
 from ..protocol import payload as payloads
 from ..protocol.errors import CorruptPayload
@@ -17,6 +19,8 @@ from .http_tensors import NotATensor, safetensors_entries
 
 if TYPE_CHECKING:
     from .client_nodes import Answer
+
+_FormT = TypeVar("_FormT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,14 @@ def features(answer: Answer, digest: bytes, ask: Ask) -> Features:
     return _checked(answer.body, digest, ask, source, node, answer.headers.get("EdgeCache-Converted-From"))
 
 
+def features_if_any(answer: Answer, digest: bytes, ask: Ask) -> Features | None:
+    """As `features`, or None when a node says that nobody holds them."""
+    if answer.status == 404:
+        answer.refusal()
+        return None
+    return features(answer, digest, ask)
+
+
 def many_features(answer: Answer, digests: list[bytes], ask: Ask) -> dict[bytes, Features]:
     """The features in the answer to a batch, by the digests that it has. CorruptPayload and Refused."""
     if answer.status != 200:
@@ -88,17 +100,91 @@ def _checked(
     return Features(payload.array(), key, payload.fidelity, payload.codec.label, origin, node, converted_from)
 
 
-def is_there(answer: Answer) -> bool:
-    """Whether `answer` says that there was something; Refused."""
-    if answer.status == 404:
-        return False
-    if answer.status >= 300:
-        raise answer.refusal()
-    return True
+def is_held(answer: Answer) -> bool:
+    """Whether `answer`, to HEAD, says that somebody holds them. CorruptPayload when no node says it; Refused."""
+    return _says_so(answer, "EdgeCache-Digest" in answer.headers)
 
 
-def told(answer: Answer) -> Any:
-    """The JSON of `answer`; Refused."""
+def is_forgotten(answer: Answer) -> bool:
+    """Whether `answer`, to DELETE, says that there was something. CorruptPayload when no node says it; Refused."""
+    return _says_so(answer, answer.status == 204)
+
+
+def _says_so(answer: Answer, is_of_a_node: bool) -> bool:
+    if answer.status < 300 and is_of_a_node:
+        return True
+    refusal = answer.refusal()
+    if refusal.status != 404:
+        raise refusal
+    return False
+
+
+class _Put(msgspec.Struct):
+    copies: int
+
+
+class _Invalidated(msgspec.Struct):
+    forgotten: int
+
+
+class _Node(msgspec.Struct):
+    id: str
+    name: str
+    http: str
+
+
+class _Member(_Node):
+    peer: str
+    state: str
+    capacity_bytes: int
+    used_bytes: int
+
+
+class _Cluster(msgspec.Struct):
+    node: _Node
+    members: list[_Member]
+
+
+class _Stats(msgspec.Struct):
+    requests: int
+    hits: dict[str, int]
+    misses: int
+    encodes: int
+    coalesced: int
+    evictions: int
+    bytes_in: int
+    bytes_out: int
+    items: int
+    used_bytes: int
+    capacity_bytes: int
+
+
+def copies(answer: Answer) -> int:
+    """On how many nodes what was put now is. CorruptPayload when no node says it; Refused."""
+    return _told(answer, _Put)[1].copies
+
+
+def forgotten(answer: Answer) -> int:
+    """How many features an invalidation removed. CorruptPayload when no node says it; Refused."""
+    return _told(answer, _Invalidated)[1].forgotten
+
+
+def cluster(answer: Answer) -> dict[str, Any]:
+    """All that GET /v1/cluster says. CorruptPayload when a node and its members are not in it; Refused."""
+    return _told(answer, _Cluster)[0]
+
+
+def stats(answer: Answer) -> dict[str, Any]:
+    """All that GET /v1/stats says. CorruptPayload when the counters that every node has are not in it; Refused."""
+    return _told(answer, _Stats)[0]
+
+
+def _told(answer: Answer, form: type[_FormT]) -> tuple[dict[str, Any], _FormT]:
+    """The JSON of `answer`, and what of it `form` asks for."""
     if answer.status >= 300:
         raise answer.refusal()
-    return answer.json()
+    told = answer.json()
+    try:
+        return told, msgspec.convert(told, form)
+    except msgspec.ValidationError as error:
+        raise CorruptPayload(f"what answers there is no node: {error}") from None

@@ -18,6 +18,7 @@ from .client import TIMEOUT_S, Client
 from .client_commands import NO_NODE, NOT_FOUND, WRONG_USAGE, fail
 from .client_nodes import DEFAULT_URL, NoNodeAnswers
 from .http_tensors import NotATensor
+from .standard_streams import let_go_of_stdout
 from .usage import OneLineParser
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgeCacheError as error:
         return fail(NOT_FOUND, str(error))
     except BrokenPipeError:  # `edgecache peers | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go_of_stdout()
         return NOT_FOUND
     except OSError as error:
         return fail(WRONG_USAGE, f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -18,6 +18,7 @@ import msgspec
 from yarl import URL
 
 from ..protocol.errors import CorruptPayload, EdgeCacheError, InvalidValue
+from .http_problems import PROBLEM_TYPE
 
 DEFAULT_URL = "http://127.0.0.1:7440"
 
@@ -37,6 +38,8 @@ CLUSTER_BYTES_MAX = 4 * 1024 * 1024
 _HEALTH_BYTES_MAX = 4096
 # aiohttp sends larger ones in pieces only when they come as a file.
 _SEND_WHOLE_MAX = 512 * 1024
+# To aiohttp a time-out of 0 is none.
+_SOON_S = 1e-6
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, 2.1
 
@@ -72,12 +75,15 @@ class Answer:
             raise CorruptPayload("the answer is not JSON") from None
 
     def refusal(self) -> Refused:
-        """This answer as the error that it tells."""
+        """This answer as the error that it tells; CorruptPayload when a node does not say no like this."""
+        if self.headers.get("Content-Type", "").partition(";")[0].strip() != PROBLEM_TYPE:
+            without = " without problem details" if self.status >= 300 else ""
+            raise CorruptPayload(f"what answers there is no node (status {self.status}{without})")
         try:
             detail = str(self.json()["detail"])
         except (CorruptPayload, KeyError, TypeError):
             # As the answer to HEAD, which has no body.
-            detail = "the token of its cluster key is needed" if self.status == 401 else "no problem details"
+            detail = "the token of its cluster key is needed" if self.status == 401 else "no details"
         return Refused(self.status, detail)
 
 
@@ -97,7 +103,9 @@ class Nodes:
         self._search_at = 0.0
         self._is_lost = self._given is None
         self._search = asyncio.Lock()
+        self._searched_at = 0.0
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -134,7 +142,7 @@ class Nodes:
         refusal: Refused | None = None
         failures: list[str] = []
         if self._is_lost:
-            await self._find()
+            await self._find(deadline)
         urls = self._candidates(loop.time())
         for url in urls:
             left_s = deadline - loop.time()
@@ -154,9 +162,9 @@ class Nodes:
                 failures.append(f"{url} did not answer within {left_s:.1f} s")
                 continue
             except (aiohttp.ClientError, OSError, CorruptPayload) as error:
-                failures.append(f"{url}: {_told(error)}")
+                failures.append(f"{url}: {in_words(error)}")
                 continue
-            await self._answered(url)
+            await self._answered(url, deadline)
             return made
         if refusal is not None:
             raise refusal
@@ -193,9 +201,17 @@ class Nodes:
                 auto_decompress=False,
                 headers={"Accept-Encoding": "identity"},
             )
+            self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            raise RuntimeError(
+                "a Client belongs to the event loop that it was first used in: make one in each, or use SyncClient"
+            )
+        deadline = loop.time() + timeout_s
         for authorization in tuple(self._authorizations):
+            left_s = max(deadline - loop.time(), _SOON_S)
             answer = await self._send_once(
-                self._session, method, url, {**headers, **authorization}, body, timeout_s, bytes_max
+                self._session, method, url, {**headers, **authorization}, body, left_s, bytes_max
             )
             if answer.status != 401:
                 if authorization is not self._authorizations[0]:
@@ -226,46 +242,60 @@ class Nodes:
                     raise CorruptPayload(f"an answer of more than {bytes_max} bytes")
             return Answer(response.status, response.headers, bytes(received))
 
-    async def _answered(self, url: str) -> None:
+    async def _answered(self, url: str, deadline: float) -> None:
         """`url` lives: ask it first from now on, and now and then, whom else it knows."""
         self._is_lost = False
         if self._known[:1] != [url]:
             self._known = [url, *(other for other in self._known if other != url)]
         now = asyncio.get_running_loop().time()
-        if now < self._learn_at:
+        if now < self._learn_at or now >= deadline:
             return
         self._learn_at = now + LEARN_AGAIN_S
+        patience_s = min(CONNECT_TIMEOUT_S, deadline - now)
         try:
-            answer = await self._send("GET", URL(f"{url}/v1/cluster"), {}, None, CONNECT_TIMEOUT_S, CLUSTER_BYTES_MAX)
+            answer = await self._send("GET", URL(f"{url}/v1/cluster"), {}, None, patience_s, CLUSTER_BYTES_MAX)
             others = _urls_of(answer.json(), url)
         except (aiohttp.ClientError, OSError, CorruptPayload):
             return
         given = [] if self._given is None else [self._given]
         self._known = list(dict.fromkeys([url, *others, *given]))[:NODES_MAX]
 
-    async def _find(self) -> None:
+    async def _find(self, deadline: float) -> None:
         """Add the node on this machine to those that are known, or else the ones that mDNS brings."""
-        async with self._search:
-            if not self._is_lost:
-                return  # another call has found one meanwhile
-            found: list[str] = []
-            now = asyncio.get_running_loop().time()
-            if await self._is_node(DEFAULT_URL):
-                found = [DEFAULT_URL]
-            elif now >= self._search_at:
-                from .discovery import find_nodes  # zeroconf takes 60 ms to import, and most clients need none
-
-                self._search_at = now + SEARCH_AGAIN_S
-                with suppress(OSError):  # this machine may have no network at all
-                    found = [url for _, url in await find_nodes(min(MDNS_TIMEOUT_S, self._timeout_s))]
-            self._known = list(dict.fromkeys([*found, *self._known]))[:NODES_MAX]
-            if not self._known:
-                raise NoNodeAnswers(f"no node at {DEFAULT_URL}, and none was found by mDNS")
-
-    async def _is_node(self, url: str) -> bool:
+        asked_at = asyncio.get_running_loop().time()
         try:
-            answer = await self._send("GET", URL(f"{url}/healthz"), {}, None, CONNECT_TIMEOUT_S, _HEALTH_BYTES_MAX)
+            async with asyncio.timeout_at(deadline), self._search:
+                # Another call may have found one while this one waited for it, or not: then it need not search again.
+                if self._is_lost and self._searched_at <= asked_at:
+                    await self._search_nodes(deadline)
+                    self._searched_at = asyncio.get_running_loop().time()
+        except TimeoutError:
+            raise NoNodeAnswers(f"no node found within {self._timeout_s:g} s") from None
+        if not self._known:
+            raise NoNodeAnswers(f"no node answers at {DEFAULT_URL}, and none was found by mDNS")
+
+    async def _search_nodes(self, deadline: float) -> None:
+        now = asyncio.get_running_loop().time()
+        found: list[str] = []
+        if self._down_until.get(DEFAULT_URL, now) <= now and await self._is_node(DEFAULT_URL, deadline - now):
+            found = [DEFAULT_URL]
+        elif now >= self._search_at:
+            from .discovery import find_nodes  # zeroconf takes 60 ms to import, and most clients need none
+
+            self._search_at = now + SEARCH_AGAIN_S
+            left_s = max(deadline - asyncio.get_running_loop().time(), 0.0)
+            with suppress(OSError):  # this machine may have no network at all
+                found = [url for _, url in await find_nodes(min(MDNS_TIMEOUT_S, left_s))]
+        self._known = list(dict.fromkeys([*found, *self._known]))[:NODES_MAX]
+
+    async def _is_node(self, url: str, patience_s: float) -> bool:
+        patience_s = min(CONNECT_TIMEOUT_S, patience_s)
+        try:
+            answer = await self._send("GET", URL(f"{url}/healthz"), {}, None, patience_s, _HEALTH_BYTES_MAX)
             return bool(answer.json()["status"] == "alive")
+        except TimeoutError:
+            self._down_until[url] = asyncio.get_running_loop().time() + DOWN_S
+            return False
         except (aiohttp.ClientError, OSError, CorruptPayload, LookupError, TypeError):
             return False
 
@@ -319,7 +349,7 @@ def _checked(url: str) -> str:
     return str(parsed.origin())
 
 
-def _told(error: Exception) -> str:
+def in_words(error: Exception) -> str:
     """`error` in words for a person: aiohttp's are for who wrote the program."""
     if isinstance(error, aiohttp.ClientResponseError):
         return "what answers there does not speak HTTP; is it a node's peer port?"
@@ -330,7 +360,9 @@ def _told(error: Exception) -> str:
         # Those of getaddrinfo are negative, and only their own text tells them.
         number = reason.errno or 0
         return os.strerror(number) if number > 0 else reason.strerror or str(reason)
-    return str(error)
+    if isinstance(error, aiohttp.ClientOSError):
+        return os.strerror(error.errno) if error.errno else "it closed the connection before it had the whole request"
+    return str(error) or type(error).__name__
 
 
 def _authorization(token: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
+from .client_nodes import in_words
 from .discovery import hear_nodes
 from .interfaces import InterfaceAddress, announced, is_loopback, present_addresses
 from .multicast import echo
@@ -131,7 +132,7 @@ async def _ask_cluster(url: str, headers: Mapping[str, str]) -> ClusterSeen | st
     except TimeoutError:
         return f"no answer within {HTTP_TIMEOUT_S:g} s"
     except (aiohttp.ClientError, OSError, ValueError) as error:  # a ValueError is what a bad url or body raises
-        return str(error) or type(error).__name__
+        return in_words(error)
 
 
 async def dial(address: tuple[str, int]) -> float | str:

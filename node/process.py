@@ -37,6 +37,7 @@ from .remembered_removals import RememberedRemovals
 from .remembered_versions import RememberedVersions
 from .service import Node
 from .settings import Settings
+from .standard_streams import let_go_of_stdout
 from .stats import Stats
 from .store.directory import RealDirectory, held_bytes
 from .store.disk import READS_MAX, DiskStore
@@ -336,7 +337,11 @@ class _Announcement:
                 "listening on loopback only: --cluster-key FILE lets other devices in that have the key (edgecache key "
                 "new FILE makes one), --insecure whoever is there",
             )
-        print(f"edgecache-node {name} ready at {url} ({more})", flush=True)
+        try:
+            print(f"edgecache-node {name} ready at {url} ({more})", flush=True)
+        except OSError as error:  # a full disk, or a script that has gone: no reason not to serve
+            let_go_of_stdout()
+            _log.warning("ready at %s, which standard output does not take: %s", url, error.strerror)
 
 
 def _confined(told: Config, config: Config) -> int | None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ..node import standard_streams
 from ..node.usage import WRONG_USAGE, OneLineParser
 from ..protocol.errors import InvalidValue
 from . import measure, outputs, plan, plots, policies, policies_report, report, soak, sweep, sweep_plots, traces
@@ -32,6 +33,7 @@ SOAK_MINUTES_MAX = 24.0 * 60
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. SystemExit(2) for wrong usage, as argparse has it."""
+    standard_streams.prepare()
     arguments = _parser().parse_args(argv)
     former = signal.signal(signal.SIGINT, _interrupted)
     try:
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InvariantBroken as error:
         return _fail(FAILED, f"an invariant is broken: {error}")
     except BrokenPipeError:  # `edgecache-sim policies ... | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        standard_streams.let_go_of_stdout()
         return FAILED
     except OSError as error:
         return _fail(FAILED, f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -324,7 +324,7 @@ async def test_the_token_goes_to_the_node_that_was_named_and_not_to_whom_mdns_br
             with pytest.raises(NoNodeAnswers):
                 await cache.cluster()
         async with Client(str(named.make_url("/")), token="secret") as cache:
-            with pytest.raises(Refused):
+            with pytest.raises(NoNodeAnswers, match="is no node"):
                 await cache.cluster()
         assert asked == [(named.port, "Bearer secret")]
 

@@ -280,7 +280,15 @@ async def test_top_without_a_terminal_prints_one_table(run: Run) -> None:
 async def test_top_as_json_has_the_rates_of_each_member_and_who_does_not_answer_has_none(
     run: Run, node: FakeNode
 ) -> None:
-    dead = {"id": "d" * 32, "name": "gone", "http": NOWHERE, "state": "suspect", "used_bytes": 5, "capacity_bytes": 10}
+    dead = {
+        "id": "d" * 32,
+        "name": "gone",
+        "http": NOWHERE,
+        "peer": "",
+        "state": "suspect",
+        "used_bytes": 5,
+        "capacity_bytes": 10,
+    }
     node.other_members.append(dead)
     status, output, _ = await run("top", "--json", "--interval", "0.1")
     told = json.loads(output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -79,3 +80,49 @@ def test_when_it_is_closed_its_thread_has_ended() -> None:
     assert cache._thread not in threading.enumerate()
     with pytest.raises(RuntimeError, match="closed"):
         cache.get(DIGEST)
+
+
+def test_who_waits_while_another_thread_closes_it_is_told_so() -> None:
+    began = threading.Event()
+
+    async def forever(image: Any) -> Any:
+        began.set()
+        await asyncio.sleep(3600)
+
+    cache = SyncClient(NOWHERE)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(cache.encode, PHOTO, encode=forever)
+        assert began.wait(10)
+        cache.close()
+        with pytest.raises(RuntimeError, match="closed by another thread"):
+            waiting.result(10)
+
+
+def test_its_own_encoder_cannot_wait_for_it() -> None:
+    with SyncClient(NOWHERE) as cache:
+
+        async def ask(image: Any) -> Any:
+            with pytest.raises(RuntimeError, match="plain function"):
+                cache.get(DIGEST)
+            with pytest.raises(RuntimeError, match="cannot be closed"):
+                cache.close()
+            return np.ones((1, 2))
+
+        assert cache.encode(PHOTO, encode=ask).array.shape == (1, 2)
+
+
+async def test_a_forked_process_goes_on_with_connections_of_its_own(node: FakeNode, serve: Serve) -> None:
+    url = str((await serve(node)).make_url("/"))
+    story = f"""
+import os, signal
+from edgecache import SyncClient
+with SyncClient({url!r}) as cache:
+    assert cache.encode({PHOTO!r}).array.shape[0] > 0
+    if (child := os.fork()) == 0:
+        signal.alarm(20)
+        os._exit(0 if cache.has({DIGEST!r}) and cache.get({DIGEST!r}) is not None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert cache.has({DIGEST!r})
+"""
+    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", story)
+    assert await ended.wait() == 0

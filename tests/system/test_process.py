@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from edgecache.simulations.sleeping import VARIABLE
 
-from tests.system.nodes import CLIENT, NODE, Nodes, until
+from tests.system.nodes import CLIENT, NODE, Nodes, RunningNode, photo, until
+
+SIMULATION = "from edgecache.simulations.cli import main; raise SystemExit(main())"
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -78,6 +80,47 @@ def test_a_name_is_shown_wherever_it_is_printed(nodes: Nodes, environment: dict[
     )  # fmt: skip
     assert (asked.returncode, asked.stderr) == (0, "")
     assert f"{shown} (asked)" in asked.stdout
+
+
+@pytest.mark.parametrize("redirected", [">&- 2>&- <&-", "> /dev/full", "| :"])
+def test_a_node_serves_and_encodes_whatever_became_of_its_standard_output(redirected: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = ["--listen", f"127.0.0.1:{port}", "--data-dir", str(tmp_path / "data"), "--no-mdns", "--disk", "0"]
+    shell = ["sh", "-c", f'exec "$@" {redirected}' if "|" not in redirected else f'("$@") {redirected}', "sh"]
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [*shell, sys.executable, "-c", NODE, *flags],
+            stderr=stderr,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    node = RunningNode(process, f"http://127.0.0.1:{port}", log)
+    try:
+        until(lambda: is_open(port), "it serves")
+        assert node.request("POST", "/v1/features", photo(1)).status == 200
+        assert "Traceback" not in log.read_text()
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(30) == (0 if "|" not in redirected else -signal.SIGTERM)
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize("command", [CLIENT, SIMULATION])
+@pytest.mark.parametrize("redirected", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_command_without_standard_streams_leaves_no_traceback(command: str, redirected: str) -> None:
+    words = ["key", "token", "/nowhere"] if command == CLIENT else ["policies", "--trace", "/nowhere"]
+    shell = ["sh", "-c", f'exec "$@" {redirected}', "sh", sys.executable, "-c", command, *words]
+    ended = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode in (1, 2)
+    assert ended.stdout == ""  # what is said of an error goes to standard error alone
+    assert len(ended.stderr.splitlines()) == ("2>&-" not in redirected)
 
 
 def test_a_request_that_is_open_when_the_node_is_told_to_stop_is_answered(nodes: Nodes) -> None:

@@ -1,0 +1,154 @@
+"""A client's way to the cluster where things are not as they should be: no node, a hanging one, another event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from edgecache import Client, NoNodeAnswers
+from edgecache.node import client_nodes
+from edgecache.protocol.errors import EdgeCacheError
+from edgecache.protocol.keys import digest_of
+
+PHOTO = b"\xff\xd8\xff a photograph"
+DIGEST = digest_of(PHOTO)
+MINE: Any = {"encoder": "mine", "version": "1"}
+HTML = b"Content-Type: text/html\r\nContent-Length: 5\r\n\r\n"
+JSON = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+NO_FEATURES = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/problem+json\r\nContent-Length: 0\r\n\r\n"
+
+Respond = Callable[[bytes], Awaitable[bytes]]
+
+
+@asynccontextmanager
+async def server(respond: Respond) -> AsyncIterator[str]:
+    """The url of something that gives `respond(head)` to each request, whatever that is."""
+    under_way: list[asyncio.Task[None]] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (head := await reader.readuntil(b"\r\n\r\n")) is not None:
+            for line in head.lower().splitlines():
+                if line.startswith(b"content-length:"):
+                    await reader.readexactly(int(line.partition(b":")[2]))
+            writer.write(await respond(head))
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        under_way.append(asyncio.ensure_future(talk(reader, writer)))
+
+    listening = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    finally:
+        listening.close()
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+def always(response: bytes) -> Respond:
+    async def respond(head: bytes) -> bytes:
+        return response if not head.startswith(b"HEAD") else response.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+
+    return respond
+
+
+async def hang(head: bytes) -> bytes:
+    await asyncio.sleep(3600)
+    return b""
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\n" + HTML + b"hello",
+        b"HTTP/1.1 404 Not Found\r\n" + HTML + b"hello",
+        b"HTTP/1.1 502 Bad Gateway\r\n" + HTML + b"hello",
+        b"HTTP/1.1 302 Found\r\nLocation: /login\r\n" + HTML + b"hello",
+        *(b"HTTP/1.1 200 OK\r\n" + JSON % (len(json), json) for json in (b"{}", b"[]", b"null", b'{"copies": NaN}')),
+        *(b"HTTP/1.1 200 OK\r\n" + JSON % (len(json), json) for json in (b'{"node": 5}', b'{"forgotten": "x"}')),
+    ],
+)
+async def test_what_is_no_node_does_not_answer_for_one(response: bytes) -> None:
+    async with server(always(response)) as url, Client(url) as cache:
+        for call in (
+            cache.get(DIGEST), cache.get_many([DIGEST]), cache.has(DIGEST), cache.forget(DIGEST), cache.encode(PHOTO),
+            cache.put(DIGEST, np.ones((2, 3)), **MINE), cache.invalidate("mine"), cache.cluster(), cache.stats(),
+            cache.members(),
+        ):  # fmt: skip
+            with pytest.raises(NoNodeAnswers, match=url):
+                await call
+
+
+async def within(seconds: float, call: Awaitable[Any]) -> Any:
+    """What `call` returns, or the error that it ends with; no later than some time after its deadline."""
+    begun = time.monotonic()
+    try:
+        return await call
+    except EdgeCacheError as error:
+        return error
+    finally:
+        assert time.monotonic() - begun < seconds + 0.5
+
+
+async def test_a_node_that_hangs_when_asked_for_the_others_does_not_keep_an_answer_back() -> None:
+    async def respond(head: bytes) -> bytes:
+        return await hang(head) if b"/v1/cluster" in head else NO_FEATURES
+
+    async with server(respond) as url, Client(url, timeout_s=0.1) as cache:
+        assert await within(0.1, cache.get(DIGEST)) is None
+
+
+async def test_a_node_that_hangs_while_one_is_looked_for_keeps_nobody_beyond_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searches = 0
+
+    async def nobody(timeout_s: float) -> list[tuple[str, str]]:
+        nonlocal searches
+        searches += 1
+        return []
+
+    monkeypatch.setattr("edgecache.node.discovery.find_nodes", nobody)
+    monkeypatch.setattr(client_nodes, "CONNECT_TIMEOUT_S", 0.2)
+    async with server(hang) as url:
+        monkeypatch.setattr(client_nodes, "DEFAULT_URL", url)
+        async with Client(timeout_s=0.1) as cache:
+            ends = await asyncio.gather(*(within(0.1, cache.get(DIGEST)) for _ in range(20)))
+            assert {type(end) for end in ends} == {NoNodeAnswers}
+        async with Client(timeout_s=5.0) as cache:
+            ends = await asyncio.gather(*(within(0.4, cache.get(DIGEST)) for _ in range(20)))
+            assert {type(end) for end in ends} == {NoNodeAnswers}
+            assert type(await within(0.0, cache.get(DIGEST))) is NoNodeAnswers  # nobody waits twice
+    assert searches <= 2
+
+
+async def test_two_tokens_share_one_deadline() -> None:
+    async def refuse(head: bytes) -> bytes:
+        await asyncio.sleep(0.3)
+        return NO_FEATURES.replace(b"404 Not Found", b"401 Unauthorized")
+
+    async with server(refuse) as url:
+        nodes = client_nodes.Nodes(url, 0.4, ["former", "new"])
+        assert type(await within(0.4, nodes.ask("GET", "/", lambda answer: answer))) is NoNodeAnswers
+        await nodes.close()
+
+
+def test_a_client_says_that_it_belongs_to_another_event_loop() -> None:
+    async def get(cache: Client) -> Any:
+        return await cache.get(DIGEST)
+
+    async def story() -> None:
+        async with server(always(NO_FEATURES)) as url:
+            cache = Client(url)
+            assert await get(cache) is None
+            with pytest.raises(RuntimeError, match="belongs to the event loop"):
+                await asyncio.to_thread(asyncio.run, get(cache))
+            assert await get(cache) is None
+            await cache.close()
+
+    asyncio.run(story())
