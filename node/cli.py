@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import standard_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
 
 def node_main() -> int:
@@ -40,15 +40,21 @@ def node_main() -> int:
 
 def client_main() -> int:
     """The client's command line."""
+    with ending_at_once():
+        standard_streams.prepare()
+        from .client_cli import main
+    return main()
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """While a command imports, Ctrl-C ends it with status 130: there is nothing to end, and no traceback to show."""
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in a script's background
     if is_heard:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while it imports there is nothing to end
-    standard_streams.prepare()
-    from .client_cli import main
-
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    yield
     if is_heard:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    return main()
 
 
 def _end_on_signals() -> None:

@@ -24,8 +24,8 @@ from .usage import OneLineParser
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. SystemExit(2) for wrong usage, as argparse has it."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         if arguments.is_local:
             status: int = arguments.run(arguments)
         else:

@@ -156,19 +156,22 @@ class HeldIdentity:
             self._lock = None
 
 
-def claim(data_dir: Path | None, default_root: Path, marks: Marks | None = None) -> HeldIdentity:
+def claim(data_dir: Path | None, default_root: Path | None, marks: Marks | None = None) -> HeldIdentity:
     """The identity in `data_dir`, or in the slot of `default_root` that is this machine's, made if there is none.
 
     InvalidValue when another node holds `data_dir`. A directory that cannot be written is no error: the node runs with
-    a temporary id. `marks` are this machine's unless a test gives others. Blocks for a few file operations.
+    a temporary id, as it does where there is neither. `marks` are this machine's unless a test gives others. Blocks for
+    a few file operations.
     """
     marks = machine_marks() if marks is None else marks
     try:
-        if data_dir is None:
-            return _claim_slot(default_root, marks)
-        if (lock := _lock(data_dir)) is None:
-            raise InvalidValue(f"data directory {data_dir} is in use by process {_holder(data_dir)}")
-        return _settle(data_dir, _NO_SLOT, marks, lock)
+        if data_dir is not None:
+            if (lock := _lock(data_dir)) is None:
+                raise InvalidValue(f"data directory {data_dir} is in use by process {_holder(data_dir)}")
+            return _settle(data_dir, _NO_SLOT, marks, lock)
+        if default_root is None:
+            raise FileNotFoundError("this user has no home directory: say --data-dir DIR")
+        return _claim_slot(default_root, marks)
     except OSError as error:
         _log.warning("degraded: no data directory (%s): memory only, and the node id is a temporary one", error)
         return HeldIdentity(Identity(_new_id(), _next_boot(""), None, _NO_SLOT), marks, None)

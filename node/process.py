@@ -82,7 +82,7 @@ async def run(told: Config, environment: Mapping[str, str], read_again: Callable
     announce = _Announcement(_confined(told, config))
     _allow_descriptors()
     _keep_freed_memory()
-    held = await asyncio.to_thread(claim, config.data_dir, _default_data_root(environment))
+    held = await asyncio.to_thread(claim, config.data_dir, default_data_root(environment))
     stop = _stop_on_signals()
     try:
         while await _live(config, keys, held, stop, announce, partial(_reload_on_hangup, told, read_again)) == "twin":
@@ -380,11 +380,12 @@ def _default_name(slot: int) -> str:
     return name if slot <= 1 else f"{name}-{slot}"
 
 
-def _default_data_root(environment: Mapping[str, str]) -> Path:
+def default_data_root(environment: Mapping[str, str]) -> Path | None:
+    """None for a user without a home directory, as a container has them: no HOME, and no entry in passwd."""
     base = environment.get("XDG_DATA_HOME", "")
     if not os.path.isabs(base):  # the XDG base directory specification: a relative path is to be ignored
         base = os.path.expanduser("~/.local/share")
-    return Path(base) / "edgecache"
+    return Path(base) / "edgecache" if os.path.isabs(base) else None
 
 
 def _allow_descriptors() -> None:

@@ -28,15 +28,16 @@ from .world import InvariantBroken, simulate
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 JOBS_MAX = 1024
+PLAN_SEEDS_MAX = 100
 SOAK_MINUTES_MAX = 24.0 * 60
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. SystemExit(2) for wrong usage, as argparse has it."""
     standard_streams.prepare()
-    arguments = _parser().parse_args(argv)
     former = signal.signal(signal.SIGINT, _interrupted)
     try:
+        arguments = _parser().parse_args(argv)
         status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status
@@ -138,20 +139,23 @@ def run_plan(arguments: argparse.Namespace) -> int:
     _check_files(arguments)
     if not 0 < arguments.p95_ms < math.inf:
         raise InvalidValue(f"--p95-ms {arguments.p95_ms:g}: expected more than 0 and a number")
+    if not 1 <= arguments.seeds <= PLAN_SEEDS_MAX:
+        raise InvalidValue(f"--seeds {arguments.seeds}: expected 1 to {PLAN_SEEDS_MAX}")
     names = ("device", "workload", "devices", "model", "link", "hours", "seed", "policy")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if arguments.encode_ms is not None:
         given["device"] = {"kind": arguments.device or "rpi5", "encode_ms": arguments.encode_ms}
     scenario = changed(Scenario(name="plan", hours=4.0), given)
+    dataclasses.replace(scenario, seed=scenario.seed + arguments.seeds - 1)  # refused before hours are run for it
 
     def begin(what: str) -> None:
         if not arguments.quiet:
             print(what, file=sys.stderr, flush=True)
 
-    found = plan.plan(scenario, arguments.p95_ms, begin)
+    found = plan.plan(scenario, arguments.p95_ms, arguments.seeds, begin)
     if arguments.json is not None:
         outputs.write_json(plan.as_json(found), arguments.json)
-    print(plan.report(found, scenario, arguments.p95_ms))
+    print(plan.report(found, scenario, arguments.p95_ms, arguments.seeds))
     return DONE if found.best is not None else FAILED
 
 
@@ -231,7 +235,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--link", metavar="NAME", help=f"what they hang on: {', '.join(LINKS)} (default: wifi)")
     add("--policy", metavar="NAME", help="who is evicted (default: what nodes do)")
     add("--hours", type=float, metavar="H", help="how long to look at (default: 4)")
-    add("--seed", type=int, metavar="S")
+    add("--seed", type=int, metavar="S", help="the first one (default: 1)")
+    seeds = f"how many must keep the promise, each its own day (default: {plan.SEEDS})"
+    add("--seeds", type=int, default=plan.SEEDS, metavar="N", help=seeds)
     add("--json", type=Path, metavar="FILE", help="write the result there")
     add("--quiet", action="store_true", help="do not say what is being tried")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from edgecache.node import identity as identity_module
 from edgecache.node.identity import SLOTS_MAX, HeldIdentity, Identity, Kin, Marks, claim, kin, machine_marks
+from edgecache.node.process import default_data_root
 from edgecache.protocol.errors import InvalidValue
 
 BOARD = Marks(serials=("board",), cards=("eth", "wifi"), virtual=("bridge",))
@@ -177,6 +179,25 @@ def test_a_symlink_in_the_data_directory_is_not_followed(tmp_path: Path) -> None
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/node.json").symlink_to(tmp_path / "victim/node.json")
     assert lived(tmp_path, BOARD, tmp_path / "mine").id != lived(tmp_path, BOARD, tmp_path / "victim").id
+
+
+def test_a_user_without_a_home_is_told_what_to_say_and_has_nothing_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a container runs a process: by the number of a user that it does not know."""
+
+    def nobody(uid: int) -> pwd.struct_passwd:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert default_data_root({}) is default_data_root({"XDG_DATA_HOME": "relative"}) is None
+    assert default_data_root({"XDG_DATA_HOME": "/data"}) == Path("/data/edgecache")
+    held = claim(None, default_data_root({}), BOARD)
+    assert held.identity.data_dir is None
+    assert "degraded: no data directory (this user has no home directory: say --data-dir DIR)" in caplog.text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_cannot_be_made_gives_a_temporary_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -158,15 +159,18 @@ def test_without_a_key_it_listens_on_loopback_only_and_says_so(nodes: Nodes, hos
     assert f"{level} process: listening on loopback only" in node.log.read_text()
 
 
-def test_ctrl_c_while_the_client_starts_leaves_no_traceback() -> None:
+@pytest.mark.parametrize("command", ["edgecache", "edgecache-sim", "edgecache-encoder"])
+def test_ctrl_c_while_a_command_starts_leaves_no_traceback(command: str) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    module, _, main = project["scripts"][command].partition(":")
     start = f"""
 import os, sys
-from edgecache.node.cli import client_main
+from {module} import {main}
 class Interrupted:
     def find_spec(self, name, *_):
         os.kill(os.getpid(), {int(signal.SIGINT)})
 sys.meta_path.insert(0, Interrupted())
-client_main()
+{main}()
 """
     ended = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
