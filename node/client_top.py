@@ -56,7 +56,7 @@ def lines(told: Sequence[Mapping[str, Any]]) -> list[str]:
 def _member(member: Mapping[str, Any], before: Reading, after: Reading) -> dict[str, Any]:
     told: dict[str, Any] = {key: member[key] for key in ("id", "name", "state", "http")}
     new, old = after.stats.get(member["id"]), before.stats.get(member["id"])
-    told |= {"items": None, "used_bytes": member["used_bytes"], "capacity_bytes": member["capacity_bytes"]}
+    told |= {"items": None, "used_bytes": None, "capacity_bytes": None}
     told |= dict.fromkeys(_AS_TOLD) | {"prefetch_precision": None}
     if new is not None:
         told |= {key: new[key] for key in ("items", "used_bytes", "capacity_bytes")}

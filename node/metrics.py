@@ -59,7 +59,8 @@ _POLICY_GAUGES = {
 # Of each tier below memory, in the same way.
 _TIER_GAUGES = {
     "items": "Features held.",
-    "used_bytes": "Bytes used.",
+    "used_bytes": "Bytes that features take.",
+    "file_bytes": "Bytes that files take, which are allocated whole.",
     "capacity_bytes": "Bytes that may be used.",
     "queued_bytes": "Bytes that wait in memory to be written.",
     "reads": "Reads under way or waiting for their place.",

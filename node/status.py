@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .membership import Member
     from .ring import Ring
     from .stats import Stats
+    from .store.tier import DiskTier
     from .store.tiers import Tiers
     from .versions import Versions
 
@@ -114,9 +115,14 @@ def counters(
                 "queued_bytes": lower.tier.queued_bytes,
                 "reads": lower.reads,
                 **asdict(lower.counters),
-                **({"evictions": store.disk.tier.evictions} if store.disk is not None and name == "disk" else {}),
+                **(_disk(store.disk.tier) if store.disk is not None and name == "disk" else {}),
                 **(store.cloud_told if name == "cloud" else {}),
             }
             for name, lower in store.lower
         },
     }
+
+
+def _disk(tier: DiskTier) -> dict[str, int]:
+    """What the disk alone tells: `used_bytes` of its `file_bytes` hold features, the rest is room for more."""
+    return {"evictions": tier.evictions, "file_bytes": tier.file_bytes}

@@ -145,7 +145,12 @@ class DiskStore:
 
     @property
     def used_bytes(self) -> int:
-        """What the store's files take on disk."""
+        """What the features on it take."""
+        return self._index.slots.occupied_bytes
+
+    @property
+    def file_bytes(self) -> int:
+        """What the store's files take on disk: they are allocated whole, and kept when what they held has gone."""
         return self._index.slots.held_bytes + self._set_aside_bytes + self._history_bytes
 
     @property
@@ -422,7 +427,8 @@ class DiskStore:
 
     def check(self) -> None:
         """Assert that the bookkeeping agrees with what is held."""
-        assert self.used_bytes <= self.capacity_bytes, (self.used_bytes, self.capacity_bytes)
+        sizes = self.used_bytes, self.file_bytes, self.capacity_bytes
+        assert sizes[0] <= sizes[1] <= sizes[2], sizes
         self._queue.check()
         if not self._queue:
             self._index.check()

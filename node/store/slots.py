@@ -75,11 +75,15 @@ def segment_bytes_for(capacity_bytes: int) -> int:
 
 
 class Slots:
-    """The segments of one store. `held_bytes`, the size of all its files, is kept to `capacity_bytes`."""
+    """The segments of one store. `held_bytes`, the size of all its files, is kept to `capacity_bytes`.
+
+    `occupied_bytes` of that are the slots that hold something.
+    """
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
         self.held_bytes = 0
+        self.occupied_bytes = 0
         self._segment_bytes = segment_bytes_for(capacity_bytes)
         self._segments: dict[int, _Occupied] = {}
         self._with_room: dict[int, dict[int, None]] = {}  # slot bytes -> numbers of segments with a free slot, in order
@@ -107,6 +111,7 @@ class Slots:
         segment = self._segments.pop(number)
         self._with_room[segment.shape.slot_bytes].pop(number, None)
         self.held_bytes -= segment.shape.nbytes
+        self.occupied_bytes -= segment.used * segment.shape.slot_bytes
         return [key for key in segment.keys if key is not None]
 
     def next_segment(self, slot_bytes: int, taken_bytes: int = 0) -> Segment | None:
@@ -165,6 +170,7 @@ class Slots:
         else:  # only while a store is loaded
             segment.free.remove(place.slot)
         segment.keys[place.slot] = key
+        self.occupied_bytes += segment.shape.slot_bytes
         if not segment.free:
             self._with_room[segment.shape.slot_bytes].pop(place.segment, None)
 
@@ -175,6 +181,7 @@ class Slots:
             return
         assert segment.keys[place.slot] is not None, place
         segment.keys[place.slot] = None
+        self.occupied_bytes -= segment.shape.slot_bytes
         segment.free.append(place.slot)
         self._with_room[segment.shape.slot_bytes][place.segment] = None
 
@@ -187,6 +194,7 @@ class Slots:
     def check(self) -> None:
         """Assert that the bookkeeping agrees with itself."""
         assert self.held_bytes == sum(segment.shape.nbytes for segment in self._segments.values())
+        assert self.occupied_bytes == sum(it.used * it.shape.slot_bytes for it in self._segments.values())
         for number, segment in self._segments.items():
             assert sorted(segment.free) == [slot for slot, key in enumerate(segment.keys) if key is None]
             assert (number in self._with_room[segment.shape.slot_bytes]) == bool(segment.free)

@@ -112,6 +112,10 @@ class DiskTier(Tier, Protocol):
     def evictions(self) -> int:
         """How many entries went for others."""
 
+    @property
+    def file_bytes(self) -> int:
+        """What its files take, with room for entries that are not there yet or no more."""
+
     async def ready(self) -> None:
         """Wait until it is known what is there. Until then nothing is, and nothing is taken."""
 

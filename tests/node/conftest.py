@@ -144,6 +144,10 @@ class FakeTier:
     def used_bytes(self) -> int:
         return sum(map(len, self.held.values()))
 
+    @property
+    def file_bytes(self) -> int:
+        return self.capacity_bytes
+
     def __len__(self) -> int:
         return len(self.held)
 

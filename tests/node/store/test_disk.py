@@ -146,6 +146,21 @@ async def test_everything_is_there_after_kill_9() -> None:
 
 
 @in_virtual_time
+async def test_used_bytes_are_those_that_features_take_and_files_are_larger() -> None:
+    store = await loaded(MemoryDirectory())
+    assert store.used_bytes == 0
+    for number in range(4):
+        store.put(key(number), data(number))
+    await written(store)
+    assert 4 * 150_000 < store.used_bytes < 1.04 * 4 * 150_000 < store.file_bytes
+    files = store.file_bytes
+    for number in range(4):
+        store.remove(key(number))
+    await store.flush()
+    assert (store.used_bytes, store.file_bytes) == (0, files)
+
+
+@in_virtual_time
 async def test_the_store_keeps_to_its_bytes_and_evicts_what_was_not_used() -> None:
     directory = MemoryDirectory()
     store = await loaded(directory)
@@ -154,7 +169,7 @@ async def test_the_store_keeps_to_its_bytes_and_evicts_what_was_not_used() -> No
         await written(store)
         store.touch(key(0))
     store.check()
-    assert store.used_bytes == sum(directory.size(name) for name in directory.names()) <= 16 * MIB
+    assert store.file_bytes == sum(directory.size(name) for name in directory.names()) <= 16 * MIB
     assert key(0) in store
     assert key(1) not in store
     assert len(store) * 150_000 > 0.85 * 16 * MIB, "of segments with six slots each"
@@ -347,7 +362,7 @@ async def test_a_segment_that_cannot_be_read_as_one_is_set_aside(caplog: pytest.
     assert "segment-00000000 cannot be used" in caplog.text
     assert "segment.corrupt" in directory.names()
     assert len(again) == 9
-    assert again.used_bytes > 12 * 150_000, "what is set aside counts"
+    assert again.file_bytes > 12 * 150_000, "what is set aside counts"
     again.put(key(99), data(99))
     assert await again.flush(key(99))
     again.check()
