@@ -66,11 +66,12 @@ class _Server(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        loop = asyncio.get_running_loop()
         if len(self._connections) > self._connections_max:
             transport.write(_full(self._connections_max))
-            transport.close()
+            # Not at once: what answers it begins after this, and takes a connection that is gone for an error of ours.
+            loop.call_soon(transport.close)
             return
-        loop = asyncio.get_running_loop()
         self._silent[handler] = loop.call_later(FIRST_REQUEST_TIMEOUT_S, handler.force_close)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:

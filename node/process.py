@@ -64,6 +64,9 @@ REMEMBER_PATIENCE_S = 0.5
 ENTRIES_MIN = 1024
 HTTP_BACKLOG = 128
 DESCRIPTORS = 8192
+# A full disk tier has SEGMENTS_USUAL files open, and some more for entries of unusual sizes; a small cluster, mDNS and
+# the encoder take a hundred. With less than this there may be none left for who calls.
+DESCRIPTORS_MIN = 512
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 # What is free is looked for as often: 1 to 10 ms for a heap of 40 MiB, and a page that is wanted again costs a fault.
 TRIM_S = 20.0
@@ -394,6 +397,11 @@ def _allow_descriptors() -> None:
     if soft < DESCRIPTORS:
         wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        if wanted < DESCRIPTORS_MIN:
+            _log.warning(
+                "this process may have %d files and connections open (ulimit -n), fewer than the %d that a full disk "
+                "and its peers may take: then nobody else can connect", wanted, DESCRIPTORS_MIN,
+            )  # fmt: skip
 
 
 def _keep_freed_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -141,7 +142,7 @@ class _Listener:
             try:
                 accepted, peername = await loop.sock_accept(self._listening)
             except OSError as error:
-                _log.warning("no connection can be accepted: %s", error)
+                self._on_refused("anybody", error)
                 await asyncio.sleep(ACCEPT_AGAIN_S)
                 continue
             if len(self._handshakes) >= HANDSHAKES_MAX:
@@ -173,6 +174,8 @@ class _Listener:
 
 
 def _reason(error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "as many files and connections are open as may be (ulimit -n)"
     if isinstance(error, ConnectionAbortedError):
         return _SILENT  # that is what both loops make of a handshake that took too long
     if not isinstance(error, ssl.SSLError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -47,7 +48,9 @@ async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> b
     return head.partition(b"\r\n")[0]
 
 
-async def test_one_connection_too_many_is_told_so_and_harms_no_other(dial: Dial) -> None:
+async def test_one_connection_too_many_is_told_so_and_harms_no_other(
+    dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
     first, second = await dial(), await dial()
     assert await asked(*first) == await asked(*second) == b"HTTP/1.1 200 OK"
     third, _ = await dial()
@@ -62,6 +65,8 @@ async def test_one_connection_too_many_is_told_so_and_harms_no_other(dial: Dial)
     await second[1].wait_closed()
     assert await asked(*first) == b"HTTP/1.1 200 OK"  # by now the server has seen that too
     assert await asked(*await dial()) == b"HTTP/1.1 200 OK"
+    gc.collect()
+    assert "never retrieved" not in caplog.text  # of the task that answers a connection
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: loc"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 from urllib.parse import urlsplit
 
+import pytest
+from edgecache.node.cluster_key import new_key
+
 from tests.system.nodes import NODE, Nodes, until
 
 LIMIT = 96
@@ -12,8 +15,13 @@ LIMITED = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}
 QUESTION = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def test_connections_up_to_the_last_descriptor_harm_nobody_who_is_served(nodes: Nodes) -> None:
-    node = nodes.start("--no-encoder", "--no-mdns", program=LIMITED)
+@pytest.mark.parametrize("is_secured", [False, True])
+def test_connections_up_to_the_last_descriptor_harm_nobody_who_is_served(nodes: Nodes, is_secured: bool) -> None:
+    flags = []
+    if is_secured:
+        new_key(nodes.directory / "key")
+        flags = ["--cluster-key", str(nodes.directory / "key"), "--peer-listen", "127.0.0.1:0"]
+    node = nodes.start("--no-encoder", "--no-mdns", *flags, program=LIMITED)
     http, (peer_host, _, peer_port) = urlsplit(node.url), node.peer.rpartition(":")
     served = socket.create_connection((http.hostname or "", http.port or 0), timeout=10)
 
@@ -37,8 +45,11 @@ def test_connections_up_to_the_last_descriptor_harm_nobody_who_is_served(nodes: 
     until(lambda: _is_well(node.url), "it is well again")
     assert answer().startswith(b"HTTP/1.1 200")
     assert node.process.poll() is None
-    assert node.log.read_text().count("\n") < 200, "one line, not thousands of tracebacks"
-    assert "Traceback" not in node.log.read_text()
+    log = node.log.read_text()
+    assert log.count("\n") < 200, "one line, not thousands of tracebacks"
+    assert "Traceback" not in log
+    assert f"this process may have {LIMIT} files and connections open" in log
+    assert log.count("no connection with anybody: as many files") == is_secured
     served.close()
 
 
