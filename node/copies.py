@@ -8,6 +8,8 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from .tasks import Tasks
+
 if TYPE_CHECKING:
     from ..protocol.payload import Payload
     from .neighbourhood import Neighbourhood
@@ -30,7 +32,7 @@ class Copies:
         self._neighbourhood = neighbourhood
         self._owed = owed
         self._now = now
-        self._behind: set[asyncio.Task[int]] = set()
+        self._behind: Tasks[int] = Tasks()
 
     async def leave(
         self, payload: Payload, started: float, forgetting: Mapping[NodeId, Awaitable[object]] = NOBODY
@@ -78,13 +80,8 @@ class Copies:
         """The same, and not waited for longer than `wait_s`: the rest is done behind the answer."""
         if len(self._behind) >= BEHIND_MAX:
             return
-        task = asyncio.ensure_future(self.leave(payload, started))
-        self._behind.add(task)
-        task.add_done_callback(self._behind.discard)
-        await asyncio.wait({task}, timeout=wait_s)
+        await asyncio.wait({self._behind.start(self.leave(payload, started))}, timeout=wait_s)
 
     async def close(self) -> None:
         """Begin nothing more, and end what is under way."""
-        for task in self._behind:
-            task.cancel()
-        await asyncio.gather(*self._behind, return_exceptions=True)
+        await self._behind.close()

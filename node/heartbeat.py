@@ -6,13 +6,14 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ..protocol import datagrams, messages
 from ..protocol.datagrams import Here, Probe
 from ..protocol.errors import RemoteProtocolError
 from .probing import PERIOD_S, Action, Call, Compare, Prober, Send, Timed
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     from .following import Following
@@ -72,7 +73,7 @@ class Heartbeat:
         self._timer_at = math.inf
         self._probe_at = math.inf
         self._news_at = math.inf
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: Tasks[None] = Tasks()
         self._calls: set[NodeId] = set()
         self._exchanges: set[NodeId] = set()
 
@@ -94,8 +95,7 @@ class Heartbeat:
         if self._datagrams is not None:
             self._datagrams.close()
             self._datagrams = None
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Heartbeat:
                     self._on_timed(action.node, action.round_trip_s)
                 case Call() if action.node not in self._calls and len(self._calls) < CALLS_MAX:
                     self._calls.add(action.node)
-                    self._start(self._call(action))
+                    self._tasks.start(self._call(action))
                 case Compare():
                     self._compare(action)
 
@@ -233,7 +233,7 @@ class Heartbeat:
         if compare.node in self._exchanges or len(self._exchanges) >= EXCHANGES_MAX:
             return
         self._exchanges.add(compare.node)
-        self._start(self._exchange_with(compare))
+        self._tasks.start(self._exchange_with(compare))
 
     async def _exchange_with(self, compare: Compare) -> None:
         try:
@@ -271,8 +271,3 @@ class Heartbeat:
                 self._links.offended(link, error)
                 return False
         return True
-
-    def _start(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -13,6 +13,7 @@ from .links import LINK_IDLE_S
 from .peer_protocol import PENDING_BYTES_MAX, PeerProtocol
 from .refusals import Refusals
 from .responder import Answer
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     from ..protocol.messages import Hello
@@ -42,7 +43,7 @@ class Inbound:
         on_lost: Callable[[NodeId], None],
     ) -> None:
         """`on_greeted` hears of every handshake and may close it; `on_lost` of the ends of those that were greeted."""
-        self.protocols: set[PeerProtocol] = set()
+        self.protocols: dict[PeerProtocol, None] = {}  # the oldest first, and closed in that order
         self._hello = hello
         self._responder = responder
         self._stats = stats
@@ -51,7 +52,7 @@ class Inbound:
         self._on_leave = on_leave
         self._on_gone = on_lost
         self._refusals = Refusals()
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: Tasks[None] = Tasks()
         self._tidy_at = 0.0
 
     def protocol(self) -> PeerProtocol:
@@ -75,10 +76,7 @@ class Inbound:
 
     async def stop(self) -> None:
         """Answer nobody any more; the connections stay until `close`."""
-        answering = tuple(self._answering)
-        for task in answering:
-            task.cancel()
-        await asyncio.gather(*answering, return_exceptions=True)
+        await self._answering.close()
 
     def close(self) -> None:
         """End them all."""
@@ -88,7 +86,7 @@ class Inbound:
     # -- the life of one ----------------------------------------------------------------------------------------
 
     def _on_made(self, protocol: PeerProtocol) -> None:
-        self.protocols.add(protocol)
+        self.protocols[protocol] = None
         if len(self.protocols) > INBOUND_MAX:
             protocol.close(f"more than {INBOUND_MAX} connections")
 
@@ -118,12 +116,10 @@ class Inbound:
             answer.close()
             protocol.connection.answer(stream, messages.Missing())
             return
-        task = asyncio.ensure_future(later())
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        self._answering.start(later())
 
     def _on_lost(self, protocol: PeerProtocol, reason: str) -> None:
-        self.protocols.discard(protocol)
+        self.protocols.pop(protocol, None)
         if (peer := protocol.connection.peer) is not None:
             self._on_gone(peer.id)
         if protocol.was_offended:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .lease import Granted, Leases
 from .lease_watch import LeaseWatch
 from .neighbourhood import Reply
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     from ..protocol.payload import Payload
@@ -45,7 +46,7 @@ class LeaseDesk:
         self._watch = LeaseWatch(neighbourhood)
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
         self._waiting_count = 0
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._releasing: Tasks[None] = Tasks()
 
     # -- as the owner -------------------------------------------------------------------------------------------
 
@@ -129,6 +130,4 @@ class LeaseDesk:
         if owner == self._neighbourhood.me:
             self.release(key, owner)
             return
-        task = asyncio.ensure_future(self._neighbourhood.peers.release(owner, key, RELEASE_TIMEOUT_S))
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
+        self._releasing.start(self._neighbourhood.peers.release(owner, key, RELEASE_TIMEOUT_S))

@@ -16,6 +16,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from .tasks import Tasks
+
 if TYPE_CHECKING:
     from .neighbourhood import Neighbourhood
     from .ring import NodeId
@@ -35,7 +37,7 @@ class LeaseWatch:
     def __init__(self, neighbourhood: Neighbourhood) -> None:
         self._neighbourhood = neighbourhood
         self._waiting: dict[NodeId, dict[object, Callable[[], None]]] = {}
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: Tasks[None] = Tasks()
 
     @contextlib.contextmanager
     def on(self, node: NodeId, key: bytes, on_silent: Callable[[], None]) -> Iterator[None]:
@@ -43,9 +45,7 @@ class LeaseWatch:
         waiting = self._waiting.get(node)
         if waiting is None:
             waiting = self._waiting[node] = {}
-            task = asyncio.ensure_future(self._watch(node, key, waiting))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._asking.start(self._watch(node, key, waiting))
         me = object()
         waiting[me] = on_silent
         try:
@@ -72,16 +72,15 @@ class LeaseWatch:
     async def _is_there(self, node: NodeId, key: bytes) -> bool:
         """Whether `node` answers one of a round of questions."""
         next_s = max(self._neighbourhood.costs.hedge_after_s(node), NEXT_S_MIN)
-        asking: set[asyncio.Task[set[bytes] | None]] = set()
+        asking: Tasks[set[bytes] | None] = Tasks()
         try:
             for left in range(QUESTIONS, 0, -1):
                 # Not watched as other questions are: these many small answers say nothing of how it sends features.
                 has = self._neighbourhood.peers.has(node, [key], left * next_s)
-                asking.add(asyncio.ensure_future(has))
+                asking.start(has)
                 done, _ = await asyncio.wait(asking, timeout=next_s, return_when=asyncio.FIRST_COMPLETED)
                 if done:
                     return any(task.result() is not None for task in done)
             return False
         finally:
-            for task in asking:
-                task.cancel()
+            asking.cancel()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ..protocol import messages
 from ..protocol.errors import RemoteProtocolError
 from .link import dial
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     from ..protocol.messages import Hello, Message
@@ -114,7 +115,7 @@ class Links:
         self._tidied_version = -1  # of the membership; -1 when a connection came since that leads to no member
         self._dialling: dict[NodeId, asyncio.Task[Link | None]] = {}
         self._shunned: dict[NodeId, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: Tasks[None] = Tasks()
         self._is_closed = False
 
     # -- strangers ----------------------------------------------------------------------------------------------
@@ -281,7 +282,7 @@ class Links:
         self._links[hello.id] = link
         self._shunned.pop(hello.id, None)
         self._touch(hello.id)
-        self._start(self._watch(link))
+        self._tasks.start(self._watch(link))
         self._on_met(link)
         if not self._is_of_use(link):
             self._tidied_version = -1
@@ -411,8 +412,3 @@ class Links:
         await asyncio.gather(*tasks, return_exceptions=True)
         for link in tuple(self._links.values()):
             link.protocol.close()
-
-    def _start(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .prefetch import Prefetcher
+from .tasks import Tasks
 
 # At a time: half of what a disk reads at once, so that a request finds room.
 FETCHES_MAX = 2
@@ -32,15 +33,13 @@ class Prefetching:
         self._now = now
         self._hour = hour
         self._places = asyncio.Semaphore(FETCHES_MAX)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: Tasks[None] = Tasks()
 
     def asked(self, stream: str, key: bytes) -> None:
         """`stream` asks for `key`, which is not answered yet; what is fetched for that is fetched after it."""
         for named, forecast in self._prefetcher.seen(stream, key, self._now(), self._hour(), self._is_held):
             self._prefetcher.begun(named, forecast)
-            task = asyncio.ensure_future(self._bring(named))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._bring(named))
 
     async def _bring(self, key: bytes) -> None:
         nbytes = 0
@@ -63,6 +62,4 @@ class Prefetching:
 
     async def close(self) -> None:
         """Nothing is fetched any more."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()

@@ -24,6 +24,7 @@ from .cost import ENCODE_UNKNOWN_S
 from .eviction.policy import NO_FACTS, Facts
 from .found import Found, Reach
 from .lease import Granted, Leased
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     from ..protocol.keys import FeatureKey
@@ -223,7 +224,7 @@ class Search:
     async def _in_turn(self, question: Question, nodes: Sequence[NodeId], deadline: float) -> Found | None:
         """Ask the first; if it has not, or is late, the next too; the first good answer wins, the rest is cancelled."""
         waiting = deque(nodes)
-        asking: set[asyncio.Task[Found | None]] = set()
+        asking: Tasks[Found | None] = Tasks()
         try:
             while waiting or asking:
                 until = max(deadline, self._useless_at(question)) if question.can_encode else deadline
@@ -231,17 +232,17 @@ class Search:
                     return None
                 if waiting:
                     node = waiting.popleft()
-                    asking.add(asyncio.ensure_future(self._ask(question, node, patience_s)))
+                    asking.start(self._ask(question, node, patience_s))
                     if waiting:
                         patience_s = min(patience_s, self._costs.hedge_after_s(node))
-                done, asking = await asyncio.wait(asking, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if (found := task.result()) is not None:
+                asked = tuple(asking)
+                await asyncio.wait(asked, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in asked:
+                    if task.done() and (found := task.result()) is not None:
                         return found
             return None
         finally:
-            for task in asking:
-                task.cancel()
+            asking.cancel()
 
     # -- one of them --------------------------------------------------------------------------------------------
 

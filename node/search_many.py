@@ -6,12 +6,13 @@ A holder that is late holds nobody up: the keys that it was asked for are asked 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..protocol.features import Source
 from .found import Found
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     from ..protocol.keys import FeatureKey
@@ -62,7 +63,7 @@ class _Search:
         self._wants = wants
         self._deadline = deadline
         self._now = now
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: Tasks[None] = Tasks()
 
     async def ask_holders(self) -> None:
         """The cheapest holder of each key, then the next one of those that are still missing, and so on."""
@@ -96,19 +97,18 @@ class _Search:
                 await self._get(node, wanted)
 
         for node in others:
-            self._begin(has(node))
+            self._asking.start(has(node))
 
     async def arrive(self, until: float) -> None:
         """Wait for answers until all have come, nothing is missing, or it is `until`."""
         while self._asking and len(self.found) < len(self._keys) and (left_s := until - self._now()) > 0:
-            done, _ = await asyncio.wait(self._asking, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tuple(self._asking), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
 
     def cancel(self) -> None:
         """What has not come yet is not wanted any more."""
-        for task in self._asking:
-            task.cancel()
+        self._asking.cancel()
 
     def _missing(self) -> list[bytes]:
         return [packed for packed, key in self._keys.items() if key not in self.found]
@@ -116,7 +116,7 @@ class _Search:
     async def _fetch(self, plan: dict[NodeId, list[bytes]]) -> None:
         """Ask every node of `plan` for its keys, and wait as long as all of them should take."""
         for node, keys in plan.items():
-            self._begin(self._get(node, keys))
+            self._asking.start(self._get(node, keys))
         if plan:
             costs = self._neighbourhood.costs
             usual_s = max(costs.hedge_after_s(node, len(keys)) for node, keys in plan.items())
@@ -128,8 +128,3 @@ class _Search:
             if self._wants(payload):
                 found = Found(payload, Source.PEER, self._neighbourhood.peers.name(node))
                 self.found.setdefault(self._keys[packed], found)
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
@@ -58,6 +58,7 @@ from .stats import Stats
 from .store.arena import Arena
 from .store.memory import MemoryStore
 from .store.tiers import Tiers
+from .tasks import Tasks
 from .validity import Sweep, Validity
 from .versions import Versions
 
@@ -273,7 +274,7 @@ class Node:
         self._server: Server | None = None
         self._said_hello: messages.Hello | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._late: set[asyncio.Task[None]] = set()
+        self._late: Tasks[None] = Tasks()
         self._renewing: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
         self._housekeeping: asyncio.TimerHandle | None = None
@@ -343,9 +344,9 @@ class Node:
         self._inbound.tidy(now)
         self.store.tell_uses()
         if len(self._stand_ins.renewals) and (self._renewing is None or self._renewing.done()):
-            self._renewing = self._start_late(self.lookup.renew())
+            self._renewing = self._late.start(self.lookup.renew())
         if self.lasting.has_news(now) and (self._saving is None or self._saving.done()):
-            self._saving = self._start_late(self.lasting.save())
+            self._saving = self._late.start(self.lasting.save())
 
     @property
     def peer_address(self) -> Address:
@@ -375,12 +376,6 @@ class Node:
             capacity_bytes=self._placed_bytes,
             abilities=self._settings.abilities,
         )
-
-    def _start_late(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
-        return task
 
     def _greeted(self, protocol: PeerProtocol, hello: messages.Hello) -> None:
         """Somebody dialled this node: it is worth a call back, unless it is this node itself or a clone of it."""

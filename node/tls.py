@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .link import Address
 from .refusals import Refusals
 from .sealing import SealedDatagrams, Seals
+from .tasks import Tasks
 from .tcp import BACKLOG, UdpSocket
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class _Listener:
         self._context = context
         self._on_refused = on_refused
         self._handshakes: dict[socket.socket, str] = {}  # and the address at the other end, the oldest first
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: Tasks[None] = Tasks()
         self._accepting = asyncio.ensure_future(self._accept())
         self._accepting.add_done_callback(lambda _: listening.close())
 
@@ -148,9 +149,7 @@ class _Listener:
             if len(self._handshakes) >= HANDSHAKES_MAX:
                 self._on_refused(self._end_oldest(), ConnectionAbortedError("others wait"))
             self._handshakes[accepted] = peername[0]
-            task = asyncio.ensure_future(self._shake_hands(accepted, peername[0]))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._shake_hands(accepted, peername[0]))
             await asyncio.sleep(0)  # sock_accept itself does not wait while somebody knocks
 
     def _end_oldest(self) -> str:

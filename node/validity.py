@@ -6,9 +6,10 @@ there already is looked through again (`Sweep`).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     from ..protocol.keys import EncoderIdentity
@@ -48,7 +49,7 @@ class Sweep:
         self._versions = versions
         self._removals = removals
         self._now = now
-        self._reading: set[asyncio.Task[None]] = set()
+        self._reading: Tasks[None] = Tasks()
 
     def outdated(self) -> int:
         """Drop what is of no current version; how many entries went."""
@@ -63,9 +64,7 @@ class Sweep:
                 await self._store.read(key)
 
         if unread:
-            task = asyncio.ensure_future(read())
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+            self._reading.start(read())
 
     def restamped(self, names: Sequence[bytes], stamp: int) -> None:
         """A member had heard of later removals of `names` than this node, and gave this one a later stamp."""
@@ -73,6 +72,4 @@ class Sweep:
 
     async def close(self) -> None:
         """Read no more."""
-        for task in self._reading:
-            task.cancel()
-        await asyncio.gather(*self._reading, return_exceptions=True)
+        await self._reading.close()

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from ..node.membership import State
 from ..node.service import HOUSEKEEPING_S
 from ..node.store.disk import DiskStore
 from ..node.store.threads import NoThreads
+from ..node.tasks import Tasks
 from ..node.versions import AnotherVersionIsCurrent
 from ..protocol import payload as payloads
 from ..protocol.errors import EncoderUnavailable
@@ -65,8 +67,8 @@ class Soak:
         self._version = 1
         self._happened: dict[str, int] = {}
         self._broken: InvariantBroken | None = None
-        self._calls: set[asyncio.Task[None]] = set()
-        self._mending: set[asyncio.Task[None]] = set()
+        self._calls: Tasks[None] = Tasks()
+        self._mending: Tasks[None] = Tasks()
         self._directories: dict[int, MemoryDirectory] = {}
         self._has_disks = self._rng.random() < 0.5
         self._durable: list[payloads.Payload] = []
@@ -97,14 +99,14 @@ class Soak:
         """Questions every 50 ms and a fault every few seconds; then peace, and a look at what is left."""
         async with self._cluster as cluster:
             asking = asyncio.ensure_future(self._ask_again_and_again())
-            faults: list[Callable[[], Awaitable[None]]] = [
+            faults: list[Callable[[], Coroutine[Any, Any, None]]] = [
                 self._crash, self._crash, self._split, self._cut_one_way, self._slow_down, self._stop, self._leave,
                 self._join, self._invalidate, self._invalidate, self._forget,
             ]  # fmt: skip
             ends_at = asyncio.get_running_loop().time() + self._seconds
             while asyncio.get_running_loop().time() < ends_at and self._broken is None:
                 await asyncio.sleep(self._rng.uniform(0, 2 * FAULT_EVERY_S))
-                self._start(self._rng.choice(faults)(), self._mending)
+                self._mending.start(self._rng.choice(faults)())
             await asyncio.gather(*self._mending)
             asking.cancel()
             await asyncio.gather(*self._calls)
@@ -116,11 +118,6 @@ class Soak:
                 raise self._broken
         return dict(sorted(self._happened.items()))
 
-    def _start(self, work: Awaitable[None], among: set[asyncio.Task[None]]) -> None:
-        task = asyncio.ensure_future(work)
-        among.add(task)
-        task.add_done_callback(among.discard)
-
     # -- questions ----------------------------------------------------------------------------------------------
 
     async def _ask_again_and_again(self) -> None:
@@ -130,7 +127,7 @@ class Soak:
                 [self._get, self._get, self._get_by_hash, self._put, self._get_of_users, self._put_durably]
             )
             if (index := self._any_running()) is not None:
-                self._start(self._within_deadline(question, index, self._rng.randrange(IMAGES)), self._calls)
+                self._calls.start(self._within_deadline(question, index, self._rng.randrange(IMAGES)))
 
     async def _within_deadline(
         self, question: Callable[[int, bytes], Awaitable[None]], index: int, number: int

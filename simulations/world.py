@@ -16,6 +16,7 @@ from ..node.eviction.policies import POLICIES
 from ..node.found import Found
 from ..node.store.cloud import CloudTier
 from ..node.store.cloud_queue import WriteQueue, puts_bytes_max
+from ..node.tasks import Tasks
 from ..protocol.errors import EdgeCacheError, EncoderUnavailable, InvalidValue
 from ..protocol.features import Source
 from ..protocol.keys import FeatureKey
@@ -166,20 +167,18 @@ class World:
         """Each request at its time, whether the ones before are answered or not."""
         loop = asyncio.get_running_loop()
         times = self._requests.times.tolist()
-        asking: set[asyncio.Task[None]] = set()
+        asking: Tasks[None] = Tasks()
         for number, at in enumerate(times):
             wait_s = self._started_at + at - loop.time()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             if self._broken is not None:
                 raise self._broken
-            task = asyncio.ensure_future(self._ask(number))
-            asking.add(task)
-            task.add_done_callback(asking.discard)
+            asking.start(self._ask(number))
             if number % 256 == 0:
                 self._progress(at / times[-1] if times[-1] else 1.0, f"{at / HOUR_S:.1f} h, {number:,} requests")
         while asking:
-            await asyncio.wait(asking)
+            await asyncio.wait(tuple(asking))
         if self._broken is not None:
             raise self._broken
 

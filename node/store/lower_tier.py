@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ...protocol import payload as payloads
 from ...protocol.errors import CorruptPayload
 from ...protocol.keys import DIGEST_BYTES
+from ..tasks import Tasks
 
 if TYPE_CHECKING:
     from ...protocol.payload import Payload
@@ -60,7 +61,7 @@ class LowerTier(Generic[_TierT]):
         self._is_wanted = is_wanted
         self._places = asyncio.Semaphore(READS_MAX)
         self._reads: dict[bytes, asyncio.Task[Payload | None]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: Tasks[Payload | None] = Tasks()
 
     async def get(self, key: bytes, timeout_s: float, promote: Promote) -> Payload | None:
         """The checked payload of `key`, or None; who asks for the same at the same time shares one read."""
@@ -69,9 +70,7 @@ class LowerTier(Generic[_TierT]):
             if len(self._tasks) >= READS_WAITING_MAX:
                 self.counters.shed += 1
                 return None
-            task = self._reads[key] = asyncio.ensure_future(self._read(key, promote))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = self._reads[key] = self._tasks.start(self._read(key, promote))
         done, _ = await asyncio.wait({task}, timeout=timeout_s)
         if not done:
             self.counters.late += 1
@@ -122,7 +121,5 @@ class LowerTier(Generic[_TierT]):
 
     async def close(self) -> None:
         """End the reads, and the tier."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         await self.tier.close()
