@@ -51,6 +51,8 @@ LINK_IDLE_S = 300.0
 # One that could not be dialled is passed over for so long, unless it has been heard of since.
 SHUN_S = 1.0
 TOLD_AT_ONCE_MAX = 32  # members that are told of something directly; the next when one of them has answered
+# Who is given no longer than it usually takes is given this at least, and that where there is no connection yet.
+TOLD_S_MIN, TOLD_S_DIALLED = 0.05, 0.5
 PING_S = 1.0
 NO_ANSWER_S = 5.0
 
@@ -376,18 +378,37 @@ class Links:
             return None
         return True if link is not None and await link.ask(messages.Ping(b"", 0), timeout_s) is not None else None
 
-    async def tell(self, message: Message, timeout_s: float, *, open_only: bool = False) -> None:
-        """Say `message` to all members, the healthy first, and wait for their answers, `timeout_s` for each."""
+    async def tell(
+        self,
+        message: Message,
+        timeout_s: float,
+        *,
+        open_only: bool = False,
+        patience_s: Callable[[NodeId], float] | None = None,
+    ) -> None:
+        """Say `message` to all members, the healthy first, and wait for their answers, `timeout_s` for each.
+
+        With `patience_s` no longer than a member usually takes, if it is healthy; the rest goes on behind.
+        """
         nodes = list(self._links) if open_only else self.nodes()
         room = asyncio.Semaphore(TOLD_AT_ONCE_MAX)
 
         async def tell(node: NodeId) -> None:
-            async with room:
-                link = await self.to(node, timeout_s)
-                if link is not None:
-                    await link.ask(message, timeout_s)
+            link = await self.to(node, timeout_s)
+            if link is not None:
+                await link.ask(message, timeout_s)
 
-        await asyncio.gather(*(tell(node) for node in nodes))
+        async def tell_in_turn(node: NodeId) -> None:
+            async with room:
+                if patience_s is None:
+                    await tell(node)
+                elif not self.is_healthy(node):
+                    self._tasks.start(tell(node))
+                else:
+                    usual_s = max(patience_s(node), TOLD_S_MIN) if node in self._links else TOLD_S_DIALLED
+                    await asyncio.wait({self._tasks.start(tell(node))}, timeout=usual_s)
+
+        await asyncio.gather(*(tell_in_turn(node) for node in nodes))
 
     def offended(self, link: Link, error: RemoteProtocolError) -> None:
         """The other side broke the rules: count it and end this connection."""

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
 from ..protocol import payload as payloads
-from ..protocol.errors import EncoderUnavailable
-from ..protocol.keys import EncoderIdentity
 from . import status
 from .address_book import AddressBook
 from .conversions import Conversions
@@ -29,6 +27,7 @@ from .heartbeat import Heartbeat
 from .inbound import Inbound
 from .interfaces import is_loopback
 from .journal import Journal
+from .known_encoders import KnownEncoders
 from .lasting import Lasting
 from .lease_desk import LeaseDesk
 from .link import Address, Link, Network, Server
@@ -64,6 +63,7 @@ from .versions import Versions
 
 if TYPE_CHECKING:
     from ..protocol.conversion import Conversion
+    from ..protocol.keys import EncoderIdentity
     from ..protocol.payload import Payload
     from .identity import Identity
     from .peer_protocol import PeerProtocol
@@ -72,14 +72,9 @@ if TYPE_CHECKING:
 
 HOUSEKEEPING_S = 1.0
 BINDS_MAX = 5  # the port that is free for TCP may be taken for UDP
-# Reading a model keeps all cores of a small device busy for seconds. Meeting the others comes first, unless an image
-# does: the encoder starts by itself when it is needed.
-ENCODER_DELAY_S = 1.0
 HANDOVER_TIMEOUT_S = 10.0
 GOODBYE_TIMEOUT_S = 1.0
 DEMOTE_TIMEOUT_S = 5.0
-TELL_TIMEOUT_S = 2.0
-CLOUD_ENCODERS_MAX = 16  # learnt from the cloud for one question; the others that are known here stay so
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +152,6 @@ class Node:
         self._network = network
         self._discovery = discovery
         self._encoder = encoder
-        self._encoder_trouble: str | None = None
         self._no_disk = no_disk
         self._gossip = Gossip(self.membership, self.versions, self.removals, rumors)
         self._links = Links(
@@ -221,6 +215,17 @@ class Node:
             stats=self.stats,
             now=loop.time,
         )
+        self._encoders = KnownEncoders(
+            encoder,
+            versions=self.versions,
+            store=self.store,
+            links=self._links,
+            gossip=self._gossip,
+            heartbeat=self._heartbeat,
+            sweep=self._sweep,
+            lasting=self.lasting,
+            patience_s=self._costs.hedge_after_s,
+        )
         self._neighbourhood.former_holders = self.moving.former_holders
         self._neighbourhood.unsettled_holders = self.moving.unsettled_holders
         self._ring_version = -1
@@ -279,8 +284,6 @@ class Node:
         self._saving: asyncio.Task[None] | None = None
         self._housekeeping: asyncio.TimerHandle | None = None
         self._is_leaving = False
-        if encoder is not None and encoder.known is not None:
-            self.versions.use(encoder.known.identity, encoder.known.shape)
 
     # -- start --------------------------------------------------------------------------------------------------
 
@@ -304,8 +307,7 @@ class Node:
                 http_port=self._settings.http[1],
             )
             await self._discovery.start(me, self._links.sighted)
-        if self._encoder is not None:
-            self._tasks.append(asyncio.ensure_future(self._load(self._encoder)))
+        self._tasks.append(asyncio.ensure_future(self._encoders.load()))
         self._housekeeping = asyncio.get_running_loop().call_later(HOUSEKEEPING_S, self._keep_time)
         self._tasks.append(asyncio.ensure_future(self.lasting.recall()))
         self._tasks.append(asyncio.ensure_future(self.resizing.watch()))
@@ -323,14 +325,6 @@ class Node:
                 self._server.close()
                 if self._settings.peer_listen[1] or attempt == BINDS_MAX:
                     raise
-
-    async def _load(self, encoder: LocalEncoder) -> None:
-        await asyncio.sleep(ENCODER_DELAY_S)
-        await encoder.start()
-        try:
-            await self.own_encoder()
-        except EncoderUnavailable as error:
-            _log.error("no features can be made on this node: %s", error)
 
     def _keep_time(self) -> None:
         """Each second; a task only where there is something to wait for."""
@@ -452,63 +446,34 @@ class Node:
         if any(not member.is_in_ring for member in changed):
             self._links.tidy(asyncio.get_running_loop().time())
 
+    # -- encoders -------------------------------------------------------------------------------------------------
+
     async def own_encoder(self) -> EncoderIdentity | None:
         """The identity of this node's encoder; waits while a model that must be read loads. EncoderUnavailable."""
-        if self._encoder is None:
-            return None
-        try:
-            described = await self._encoder.described()
-        except EncoderUnavailable as error:
-            self._encoder_trouble = str(error)
-            raise
-        self._encoder_trouble = None
-        self.versions.use(described.identity, described.shape)
-        return described.identity
+        return await self._encoders.own()
 
     async def ask_cloud_for(self, name: str | None, version: str | None) -> bool:
-        """Learn of encoders of that name and version, or of any, from the cloud; whether it told of one.
-
-        Asked for what nobody here has heard of: who has just started without an encoder knows what its peers know, and
-        the cloud may hold more.
-        """
-        told = [it for it in await self.store.encoders_in_cloud() if name is None or it.name == name]
-        told = [it for it in told if version is None or it.version == version][:CLOUD_ENCODERS_MAX]
-        return sum(map(self.versions.learn, told)) > 0
+        """Learn of encoders of that name and version, or of any, from the cloud; whether it told of one."""
+        return await self._encoders.ask_cloud_for(name, version)
 
     async def introduce(self, encoder: EncoderIdentity) -> None:
-        """Have every member know `encoder`, whose features a user has brought, if it is news to this node.
-
-        Rumors would do, in a second or two. But what is acknowledged here is asked for elsewhere at once, by its name.
-        """
-        if self.versions.learn(encoder):
-            said = messages.Encoder(encoder.name, encoder.version, encoder.fingerprint)
-            await self._links.tell(messages.State([], [said], []), TELL_TIMEOUT_S)
+        """Have every member know `encoder`, whose features a user has brought, if it is news to this node."""
+        await self._encoders.introduce(encoder)
 
     async def invalidate(self, name: str, version: str) -> int:
         """Make `version` of encoder `name` current on every member; how many entries went on this node."""
-        self.versions.make_current(name, version)
-        gone = self._sweep.outdated()
-        older = [known for known in self.versions.known() if known.name == name and not self.versions.is_current(known)]
-        self.store.remove_encoders_from_cloud(older)
-        await self.lasting.save_versions()
-        self._gossip.tell_current(name)
-        self._heartbeat.spread()
-        await self._links.tell(messages.State([], [], self._gossip.current()), TELL_TIMEOUT_S)
-        return gone
+        return await self._encoders.invalidate(name, version)
 
     # -- what the HTTP face shows -------------------------------------------------------------------------------
 
     def is_serving(self) -> tuple[bool, Mapping[str, str]]:
         """Whether this node should be sent requests, and the state of its parts."""
-        encoder = "none" if self._encoder is None else "known" if self.versions.own is not None else "loading"
-        if self._encoder_trouble is not None:
-            encoder = f"degraded: {self._encoder_trouble}"
         alive = sum(member.state is State.ALIVE for member in self.membership.all())
         disk = self.store.disk
         trouble = self._no_disk if disk is None else disk.tier.trouble
         parts = {
             "node": "leaving" if self._is_leaving else "serving",
-            "encoder": encoder,
+            "encoder": self._encoders.state,
             "members": str(alive + 1),
             "disk": f"degraded: {trouble}" if trouble else "none" if disk is None else "ok",
         }

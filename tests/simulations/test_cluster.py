@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 from edgecache.node.found import Found, Reach
+from edgecache.node.links import LINK_IDLE_S, TOLD_S_DIALLED, TOLD_S_MIN
 from edgecache.node.membership import State
 from edgecache.node.service import Node
 from edgecache.protocol import payload as payloads
@@ -14,7 +15,7 @@ from edgecache.protocol.errors import EncoderUnavailable, UndecodableImage
 from edgecache.protocol.features import Source
 from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
 from edgecache.simulations.cluster import Cluster, ModelledEncoder
-from edgecache.simulations.virtual_time import in_virtual_time
+from edgecache.simulations.virtual_time import in_virtual_time, run
 
 IMAGES = [f"image {number}".encode() for number in range(40)]
 
@@ -156,6 +157,24 @@ async def test_an_encoder_that_a_user_declares_is_known_to_all_before_its_featur
         sent = cluster.nodes[0].counters()["bytes_out"]
         await cluster.nodes[0].introduce(mine)  # what is no news is not told again
         assert cluster.nodes[0].counters()["bytes_out"] == sent
+
+
+@pytest.mark.parametrize(("idle_s", "limit_s"), [(1, TOLD_S_MIN), (2 * LINK_IDLE_S, TOLD_S_DIALLED)])
+def test_a_member_that_hangs_is_told_of_a_new_encoder_behind_its_acknowledgement(idle_s: float, limit_s: float) -> None:
+    async def story() -> None:
+        async with Cluster(5) as cluster:
+            await asyncio.sleep(idle_s)  # after long idleness there is no connection any more
+            cluster.network.freeze("n1")
+            began = asyncio.get_running_loop().time()
+            mine = EncoderIdentity.declared("mine", "1")
+            await cluster.nodes[0].introduce(mine)
+            assert 0.8 * limit_s < asyncio.get_running_loop().time() - began < 1.2 * limit_s
+            assert [mine in node.versions.known() for node in cluster.nodes] == [True, False, True, True, True]
+            cluster.network.thaw("n1")
+            await asyncio.sleep(0.1)
+            assert mine in cluster.nodes[1].versions.known()
+
+    run(story())
 
 
 # -- bad images, broken encoders ------------------------------------------------------------------------------------
