@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--gets", type=int, default=GETS, help="for each seed")
     parser.add_argument("--encode-ms", type=float, default=ENCODE_MS)
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of {', '.join(FAULTS)}")
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of {', '.join(FAULTS)}".replace("%", "%%"))
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     encode_s = options.encode_ms / 1000

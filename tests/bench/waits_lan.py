@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--ask", metavar="IMAGES", help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--reach", help=argparse.SUPPRESS)
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of {', '.join(FAULTS)}")
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of {', '.join(FAULTS)}".replace("%", "%%"))
     options = parser.parse_args()
     if options.ask:
         print(json.dumps(_asked(options.ask, options.number, options.gets, options.reach)))
