@@ -19,7 +19,7 @@ _MADV_COLLAPSE = 25  # asm-generic/mman-common.h, Linux 6.1 and later
 _HUGE_BYTES = 2 * 1024 * 1024
 _GARBAGE_AFTER = 50_000  # objects; Python's own 700 are a few requests
 # Looks at what is young for each look at all. Nodes that start make no garbage; later each connection that is closed
-# leaves some, and by Python's own 10 five million objects would wait to be found.
+# leaves some, and by Python's own 10 what is garbage would fill memory before it is found.
 _FULL_LOOK_EVERY_AT_START, _FULL_LOOK_EVERY = 1000, 2
 _REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ 00:00 0 +(?:\[heap\])?$")
 
@@ -27,7 +27,7 @@ _REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ 00:00 0 +(?:\[heap\])?$
 def give_buffers_no_used_memory() -> None:
     """Have glibc map each connection's receive buffer anew, so that only what is received in it takes memory.
 
-    By default they come from freed features after a while: those of 100 nodes had 1.4 GB so, and have 0.3 this way.
+    By default they come from freed features after a while, whole pages of which a few received bytes keep.
     """
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, CHUNK_BYTES)
@@ -37,7 +37,7 @@ def give_buffers_no_used_memory() -> None:
 def garbage_looked_for_seldom() -> Iterator[None]:
     """Have Python look less often for garbage in cycles, of which nodes make little.
 
-    Half of what 300 idle nodes take would go by in looking through all that they know.
+    With hundreds of idle nodes most of the time would go by in looking through all that they know.
     """
     thresholds = gc.get_threshold()
     gc.set_threshold(_GARBAGE_AFTER, thresholds[1], _FULL_LOOK_EVERY_AT_START)
@@ -52,7 +52,7 @@ def settle() -> None:
     """What is in memory by now, stays: look for no garbage in it, and have Linux keep it in pages of 2 MB.
 
     Each second of virtual time goes through all that all nodes know, and much of the waiting is for the translation of
-    addresses: 220 idle nodes take a sixth less time so.
+    addresses. What is left is in docs/simulations.md, with its command.
     """
     gc.freeze()
     gc.set_threshold(*gc.get_threshold()[:2], _FULL_LOOK_EVERY)
