@@ -254,7 +254,7 @@ class FakeNode:
         self.own = own
         self.own_error: EncoderUnavailable | None = None
         self.serving: tuple[bool, dict[str, str]] = (True, {"memory": "ok"})
-        self.http = "http://127.0.0.1:7440"
+        self.http = "http://127.0.0.1:1"  # where nobody listens, whatever else runs on this machine
         self.other_members: list[dict[str, Any]] = []
         self.stats = Stats()
         self.store = Tiers(
