@@ -76,6 +76,7 @@ class WorkerProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=environment,
+                cwd=_where_it_runs(),
                 limit=LOG_LINE_BYTES_MAX,
                 # Ctrl-C at the terminal is for the node, which ends this process in its own good time.
                 start_new_session=True,
@@ -179,6 +180,15 @@ def _shown(message: wire.Message) -> str:
 def _printable(text: str) -> str:
     """`text` on one line, with nothing in it that a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _where_it_runs() -> str | None:
+    """Where this process does, or, when that directory is gone, one that stays: MKL ends a process that has none."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return os.sep
+    return None
 
 
 async def _log_lines(stderr: asyncio.StreamReader) -> None:

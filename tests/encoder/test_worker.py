@@ -357,6 +357,17 @@ async def test_closing_before_it_has_loaded_is_fine() -> None:
         await caller
 
 
+async def test_it_starts_where_the_working_directory_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    started = await process.WorkerProcess.spawn("module:obedient:Encoder", 1)
+    try:
+        assert (await started.load()).shape == (2, 3)
+    finally:
+        await started.kill()
+
+
 async def test_ctrl_c_at_the_terminal_is_not_for_the_worker(obedient: EncoderWorker) -> None:
     pid = await pid_of(obedient)
     assert os.getpgid(pid) != os.getpgid(0)
