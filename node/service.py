@@ -21,7 +21,7 @@ from .cost import Costs
 from .directory import Directory
 from .eviction.policies import POLICIES
 from .following import Following
-from .gossip import Gossip, Heard
+from .gossip import Gossip
 from .handover import hand_over
 from .heartbeat import Heartbeat
 from .inbound import Inbound
@@ -30,10 +30,10 @@ from .journal import Journal
 from .known_encoders import KnownEncoders
 from .lasting import Lasting
 from .lease_desk import LeaseDesk
-from .link import Address, Link, Network, Server
+from .link import Address, Network, Server
 from .links import Links
 from .lookup import Lookup
-from .membership import Member, Membership, State
+from .membership import Membership, State
 from .moving import Moving
 from .neighbourhood import Neighbourhood
 from .owed import Owed
@@ -48,6 +48,7 @@ from .removals import Removals
 from .resizing import Resizing
 from .responder import Responder
 from .ring import Ring
+from .roster import Roster
 from .rumors import Rumors
 from .settings import LocalEncoder, Settings
 from .sightings import Announcement, Discovery, Sighting
@@ -66,8 +67,6 @@ if TYPE_CHECKING:
     from ..protocol.keys import EncoderIdentity
     from ..protocol.payload import Payload
     from .identity import Identity
-    from .peer_protocol import PeerProtocol
-    from .ring import NodeId
     from .store.tier import Cloud, DiskTier
 
 HOUSEKEEPING_S = 1.0
@@ -130,7 +129,7 @@ class Node:
         self.store = Tiers(memory, disk=disk, cloud=cloud, is_wanted=validity.is_wanted, hour=hour)
         self.resizing = Resizing(memory, pressure)
         # What the ring is made of must be the same on every member, so it stays what it was at the start.
-        self._placed_bytes = self.store.capacity_bytes
+        placed_bytes = self.store.capacity_bytes
         self._sweep = Sweep(validity, self.store, self.versions, self.removals, loop.time)
         self.lasting = Lasting(
             store=self.store,
@@ -146,8 +145,6 @@ class Node:
         self._stand_ins = StandIns(self._conversions, self.store, self.name)
         rumors = Rumors()
         self.membership = Membership(self.id, self.boot, rumors, tells_loopback=is_loopback(settings.peer_listen[0]))
-        self.twin = asyncio.Event()
-        """Set when another live node turns out to have this node's id, and this one is the newer."""
         self._settings = settings
         self._network = network
         self._discovery = discovery
@@ -155,15 +152,15 @@ class Node:
         self._no_disk = no_disk
         self._gossip = Gossip(self.membership, self.versions, self.removals, rumors)
         self._links = Links(
-            hello=self._hello,
+            hello=lambda: self._roster.hello(),
             network=network,
             membership=self.membership,
             stats=self.stats,
             rng=random.Random(f"{seed}:{self.id}:links"),
-            on_met=self._met,
+            on_met=lambda link: self._roster.met(link),
             on_stranger=lambda link: self._heartbeat.exchange(link),
             on_lost=lambda node: self._heartbeat.lost(node),
-            on_twin=self._met_twin,
+            on_twin=lambda hello: self._roster.met_twin(hello),
             receive_into=memory.arriving,
         )
         journal = Journal(self.boot, self.store.__contains__)
@@ -179,8 +176,8 @@ class Node:
             stats=self.stats,
             rng=random.Random(f"{seed}:{self.id}:heartbeat"),
             used_bytes=lambda: self.store.used_bytes,
-            on_heard=self._heard,
-            on_change=self._members_changed,
+            on_heard=lambda heard: self._roster.heard(heard),
+            on_change=lambda members: self._roster.changed(members),
             on_timed=lambda node, seconds: self._costs.answered(loop.time(), node, seconds),
         )
         self._similar = Similar()
@@ -204,6 +201,22 @@ class Node:
             now=loop.time,
         )
         self.desk = LeaseDesk(self._neighbourhood, held=self.store.peek, now=loop.time)
+        self._roster = Roster(
+            settings,
+            identity,
+            address=lambda: self.peer_address,
+            placed_bytes=placed_bytes,
+            membership=self.membership,
+            gossip=self._gossip,
+            links=self._links,
+            heartbeat=self._heartbeat,
+            directory=self.directory,
+            neighbourhood=self._neighbourhood,
+            desk=self.desk,
+            sweep=self._sweep,
+            lasting=self.lasting,
+        )
+        self.twin = self._roster.twin
         owed = Owed()
         self.moving = Moving(
             self.id,
@@ -228,8 +241,6 @@ class Node:
         )
         self._neighbourhood.former_holders = self.moving.former_holders
         self._neighbourhood.unsettled_holders = self.moving.unsettled_holders
-        self._ring_version = -1
-        self._ring = Ring({}, settings.copies)
         self.lookup = Lookup(
             name=self.name,
             store=self.store,
@@ -263,21 +274,20 @@ class Node:
             versions=self.versions,
             stats=self.stats,
             now=loop.time,
-            heard_state=self._heard_state,
+            heard_state=self._roster.heard_state,
             is_cloud=settings.is_cloud,
-            heard_removed=self._heard_removed,
+            heard_removed=self._roster.heard_removed,
         )
         self._inbound = Inbound(
-            hello=self._hello,
+            hello=self._roster.hello,
             responder=self.responder,
             stats=self.stats,
             receive_into=memory.arriving,
-            on_greeted=self._greeted,
-            on_leave=self._heard_leave,
+            on_greeted=self._roster.greeted,
+            on_leave=self._roster.left,
             on_lost=self.desk.gone,
         )
         self._server: Server | None = None
-        self._said_hello: messages.Hello | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._late: Tasks[None] = Tasks()
         self._renewing: asyncio.Task[None] | None = None
@@ -290,8 +300,7 @@ class Node:
     async def start(self) -> None:
         """Listen, look for the others, and soon load the encoder. OSError when the peer port cannot be had."""
         await self._listen()
-        self._said_hello = self._introduction()
-        self.membership.introduce(self._said_hello)
+        self._roster.introduce()
         for seed in self._settings.seeds:
             self._links.sighted(Sighting("", "", "", seed), is_seed=True)
         for known in self.lasting.peers():
@@ -342,109 +351,15 @@ class Node:
         if self.lasting.has_news(now) and (self._saving is None or self._saving.done()):
             self._saving = self._late.start(self.lasting.save())
 
+    def ring(self) -> Ring:
+        """The ring of the members that there are now."""
+        return self._roster.ring()
+
     @property
     def peer_address(self) -> Address:
         """Where this node listens for peers."""
         assert self._server is not None
         return self._server.address
-
-    # -- what comes from peers ----------------------------------------------------------------------------------
-
-    def _hello(self) -> messages.Hello:
-        """What is said on each connection; the same as soon as this node listens."""
-        return self._said_hello or self._introduction()
-
-    def _introduction(self) -> messages.Hello:
-        peer_host, peer_port = self.peer_address
-        http_host, http_port = self._settings.http
-        return messages.Hello(
-            protocol=messages.PROTOCOL_VERSION,
-            cluster=self._settings.cluster,
-            id=self.id,
-            boot=self.boot,
-            name=self.name,
-            peer_host=_told(peer_host),
-            peer_port=peer_port,
-            http_host=_told(http_host),
-            http_port=http_port,
-            capacity_bytes=self._placed_bytes,
-            abilities=self._settings.abilities,
-        )
-
-    def _greeted(self, protocol: PeerProtocol, hello: messages.Hello) -> None:
-        """Somebody dialled this node: it is worth a call back, unless it is this node itself or a clone of it."""
-        if hello.id == self.id:
-            if hello.boot != self.boot:
-                self._met_twin(hello)
-            protocol.close("this node has the same id")
-        elif self._settings.is_cloud and hello.peer_port:
-            protocol.close("this is a cloud node, which has no members: use it by --cloud edgecache://HOST:PORT")
-        elif 0 < hello.peer_port < 65536:
-            address = (hello.peer_host or protocol.remote_host, hello.peer_port)
-            self._links.sighted(Sighting(hello.id, hello.boot, hello.name, address))
-
-    def _heard_leave(self, node: NodeId) -> None:
-        if (member := self.membership.get(node)) is not None:
-            self._members_changed([member])
-
-    def _met_twin(self, hello: messages.Hello) -> None:
-        _log.error("node %r has this node's id %s: a cloned disk image?", hello.name, self.id)
-        if self.boot > hello.boot:
-            self.twin.set()
-
-    def _met(self, link: Link) -> None:
-        """A handshake with whoever this node dialled."""
-        hello, remote_host = link.hello, link.protocol.remote_host
-        peer = (hello.peer_host or remote_host, hello.peer_port)
-        http = (hello.http_host or remote_host, hello.http_port)
-        self._members_changed(self.membership.met(asyncio.get_running_loop().time(), hello, peer, http))
-
-    def _heard_state(self, state: messages.State) -> None:
-        self._heard(self._gossip.merge(asyncio.get_running_loop().time(), state))
-
-    def _heard_removed(self, part: messages.RemovedPart) -> None:
-        self._heard(self._gossip.merge_removed(asyncio.get_running_loop().time(), part))
-
-    def _heard(self, heard: Heard) -> None:
-        for sighting in heard.to_call:
-            self._links.sighted(sighting)
-        if heard.outdated:
-            self._sweep.outdated()
-        self._sweep.removed(heard.removed)
-        self._members_changed(heard.changed)
-        if heard.changed or heard.outdated or heard.removed:
-            self._heartbeat.spread()
-        if heard.is_all:
-            self.lasting.caught_up()
-
-    # -- members and versions -----------------------------------------------------------------------------------
-
-    def ring(self) -> Ring:
-        """The ring of the members that there are now; made when it is needed."""
-        if self._ring_version != self.membership.version:
-            self._ring_version = self.membership.version
-            capacities = {member.id: member.capacity_bytes for member in self.membership.in_ring()}
-            capacities[self.id] = self._placed_bytes
-            ring = Ring(capacities, self._settings.copies)
-            if ring.virtual_nodes != self._ring.virtual_nodes:
-                self._ring = ring
-        return self._ring
-
-    def _members_changed(self, changed: list[Member]) -> None:
-        for member in changed:
-            if member.state is not State.ALIVE:
-                self.desk.gone(member.id)
-            else:
-                self._neighbourhood.is_back(member.id)
-                self.lasting.met(member)
-            _log.info(
-                "member %r at %s:%d is %s (%d in the ring)",
-                member.name, *member.peer, member.state, self.membership.size,
-            )  # fmt: skip
-            if not member.is_in_ring:
-                self.directory.forget(member.id)
-        if any(not member.is_in_ring for member in changed):
-            self._links.tidy(asyncio.get_running_loop().time())
 
     # -- encoders -------------------------------------------------------------------------------------------------
 
@@ -556,8 +471,3 @@ class Node:
         self.store.tell_uses()
         await self.store.close()
         await self.lasting.save(at_once=True)
-
-
-def _told(host: str) -> str:
-    """A host as others are told it: "" for every interface, since they know best through which they came."""
-    return "" if host in ("0.0.0.0", "::", "") else host
