@@ -33,6 +33,11 @@ def hello_of(name: str, *, cluster: str = "home", protocol: int = PROTOCOL_VERSI
     return Hello(protocol, cluster, name, "boot", name, "", 7441, "", 7440, 2**30)
 
 
+def abled(name: str, abilities: int) -> Hello:
+    """The Hello of a node that knows so much of the protocol."""
+    return msgspec.structs.replace(hello_of(name), abilities=abilities)
+
+
 def blob_of(seed: int, size: int) -> bytes:
     """Bytes that show it when a piece of them is missing, doubled or another's."""
     return ((np.arange(size) * 31 + seed * 7) % 251).astype(np.uint8).tobytes()
