@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from edgecache import Client
 from edgecache.node import status
 from edgecache.node.conversions import Conversions
 from edgecache.node.cost import Costs
@@ -350,3 +351,24 @@ async def serve() -> AsyncIterator[Serve]:
 async def client(node: FakeNode, serve: Serve) -> Any:
     """An HTTP client of `node`."""
     return await serve(node)
+
+
+Connect = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+async def connect(serve: Serve) -> AsyncIterator[Connect]:
+    """`await connect(*nodes, **options)`: a client of the first, whose members are the others."""
+    clients: list[Client] = []
+
+    async def start(*nodes: FakeNode, **options: Any) -> Client:
+        urls = [str((await serve(node)).make_url("/")).rstrip("/") for node in nodes]
+        for node, url in zip(nodes, urls, strict=True):
+            node.http = url
+        nodes[0].other_members = [node.cluster()["node"] for node in nodes[1:]]
+        clients.append(Client(urls[0], **options))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        await client.close()
