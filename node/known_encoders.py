@@ -47,7 +47,7 @@ class KnownEncoders:
         lasting: Lasting,
         patience_s: Callable[[NodeId], float],
     ) -> None:
-        """`patience_s`: how long a member may usually take to answer."""
+        """`patience_s`: after how long a member is late with its answer."""
         self._own = own
         self._versions = versions
         self._store = store
@@ -110,7 +110,7 @@ class KnownEncoders:
         """Have every member know `encoder`, whose features a user has brought, if it is news to this node.
 
         Rumors would do, in a second or two. But what is acknowledged here is asked for elsewhere at once, by its name.
-        A member that does not answer as soon as it usually does is told behind the acknowledgement: it hangs, and has
+        A member that is late with its answer is told behind the acknowledgement: it hangs, and has
         this to read before any question for those features when it goes on, or it will hear the rumor.
         """
         if self._versions.learn(encoder):

@@ -51,7 +51,7 @@ LINK_IDLE_S = 300.0
 # One that could not be dialled is passed over for so long, unless it has been heard of since.
 SHUN_S = 1.0
 TOLD_AT_ONCE_MAX = 32  # members that are told of something directly; the next when one of them has answered
-# Who is given no longer than it usually takes is given this at least, and that where there is no connection yet.
+# Who is given no longer than it should take is given this at least, and that where there is no connection yet.
 TOLD_S_MIN, TOLD_S_DIALLED = 0.05, 0.5
 PING_S = 1.0
 NO_ANSWER_S = 5.0
@@ -388,7 +388,7 @@ class Links:
     ) -> None:
         """Say `message` to all members, the healthy first, and wait for their answers, `timeout_s` for each.
 
-        With `patience_s` no longer than a member usually takes, if it is healthy; the rest goes on behind.
+        With `patience_s` each for no longer than that, if it is healthy; the rest goes on behind.
         """
         nodes = list(self._links) if open_only else self.nodes()
         room = asyncio.Semaphore(TOLD_AT_ONCE_MAX)

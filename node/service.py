@@ -35,7 +35,7 @@ from .links import Links
 from .lookup import Lookup
 from .membership import Membership, State
 from .moving import Moving
-from .neighbourhood import Neighbourhood
+from .neighbourhood import LATE_FACTOR, Neighbourhood
 from .owed import Owed
 from .partials import Partials
 from .peers import Peers
@@ -237,7 +237,7 @@ class Node:
             heartbeat=self._heartbeat,
             sweep=self._sweep,
             lasting=self.lasting,
-            patience_s=self._costs.hedge_after_s,
+            patience_s=lambda node: LATE_FACTOR * self._costs.hedge_after_s(node),
         )
         self._neighbourhood.former_holders = self.moving.former_holders
         self._neighbourhood.unsettled_holders = self.moving.unsettled_holders
