@@ -28,7 +28,8 @@ from ..protocol.namespaces import Namespace
 from . import client_answers as answers
 from .aside import aside
 from .client_answers import Ask
-from .client_nodes import Nodes, NoNodeAnswers, Refused, urls_of_members
+from .client_nodes import Nodes, NoNodeAnswers, Refused
+from .client_urls import urls_of_members
 from .cluster_key import read_keys
 from .http_answers import BATCH_BYTES_MAX, BatchForm, Form
 from .http_tensors import npy_head
@@ -67,6 +68,9 @@ class Client:
     Nodes with a cluster key on other machines want a token: give `cluster_key`, the key's file, or the `token` itself.
     With one, only the node on this machine or at `url` is asked, and the members that it names: what mDNS brings could
     be anybody. HTTP is not encrypted, so the token can be read on the way to a node elsewhere.
+
+    `timeout_s` is for each answer, and an `encode` may need two. It includes the wait for others of this client: 32
+    encodes and 32 questions are asked at once, and what is beyond waits here, not at the node.
 
     `namespace` is a secret of 16 to 128 characters: what is put and encoded with it, only those find who have it too.
     Like a token it is sent to the nodes that are asked.

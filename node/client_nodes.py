@@ -10,14 +10,13 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import aiohttp
-import msgspec
 from yarl import URL
 
 from ..protocol.errors import CorruptPayload, EdgeCacheError, InvalidValue
+from .client_urls import checked, urls_of
 from .http_problems import PROBLEM_TYPE
 
 DEFAULT_URL = "http://127.0.0.1:7440"
@@ -25,19 +24,24 @@ DEFAULT_URL = "http://127.0.0.1:7440"
 CONNECT_TIMEOUT_S = 1.0
 # A node gives its peers 2 s to answer: one that takes longer than this for a question hangs.
 QUESTION_TIMEOUT_S = 3.0
-# A node that hung is left alone for this long: nobody waits twice for it.
+# A node that hung is left alone for this long: nobody waits twice for it. Who was in more of a hurry than it might have
+# needed knows less, and comes back the sooner.
 DOWN_S = 10.0
 MDNS_TIMEOUT_S = 3.0
 # After a search in vain, the next call does not search again, nor wait, for this long.
 SEARCH_AGAIN_S = 30.0
 LEARN_AGAIN_S = 30.0
 NODES_MAX = 64
-CONNECTIONS_MAX = 32
+# Of each kind, so that a question never waits for encodes. What is beyond waits here: a node would have to refuse it.
+QUESTIONS_MAX = 32
+ENCODES_MAX = 32
 
 CLUSTER_BYTES_MAX = 4 * 1024 * 1024
 _HEALTH_BYTES_MAX = 4096
 # aiohttp sends larger ones in pieces only when they come as a file.
 _SEND_WHOLE_MAX = 512 * 1024
+# A wait for other calls that is part of why there was no answer in time.
+WORTH_TELLING_S = 0.1
 # To aiohttp a time-out of 0 is none.
 _SOON_S = 1e-6
 
@@ -87,13 +91,26 @@ class Answer:
         return Refused(self.status, detail)
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked of one node after the other."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes | None
+    bytes_max: int
+    is_question: bool
+
+
 class Nodes:
     """The nodes that a client knows. The one that answered last is asked first."""
 
     def __init__(self, url: str | None, timeout_s: float, tokens: Sequence[str] = ()) -> None:
         if url is None and tokens:
             url = DEFAULT_URL  # no search by mDNS: whoever answers that would be given the token
-        self._given = None if url is None else _checked(url)
+        self._given = None if url is None else checked(url)
         # More than one while the cluster's key is being changed; the one that was good last is shown first.
         self._authorizations = [_authorization(token) for token in tokens] or [{}]
         self._timeout_s = timeout_s
@@ -104,6 +121,8 @@ class Nodes:
         self._is_lost = self._given is None
         self._search = asyncio.Lock()
         self._searched_at = 0.0
+        self._questions = asyncio.Semaphore(QUESTIONS_MAX)
+        self._encodes = asyncio.Semaphore(ENCODES_MAX)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -137,7 +156,29 @@ class Nodes:
         last node's reason when they are all out of service.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout_s
+        begun = loop.time()
+        deadline = begun + self._timeout_s
+        turns = self._questions if is_question else self._encodes
+        request = _Request(method, path, query or {}, headers or {}, body, bytes_max, is_question)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await turns.acquire()
+        except TimeoutError:
+            raise NoNodeAnswers(f"no answer within {self._timeout_s:g} s, all behind others of this client") from None
+        waited_s = loop.time() - begun
+        try:
+            return await self._ask_in_turn(request, read, deadline)
+        except NoNodeAnswers as error:
+            if waited_s < WORTH_TELLING_S:
+                raise
+            told = f"{error}; {waited_s:.1f} of its {self._timeout_s:g} s the call waited for others of this client"
+            raise NoNodeAnswers(told) from None
+        finally:
+            turns.release()
+
+    async def _ask_in_turn(self, request: _Request, read: Callable[[Answer], _T], deadline: float) -> _T:
+        loop = asyncio.get_running_loop()
+        is_question = request.is_question
         patience_s = QUESTION_TIMEOUT_S if is_question else max(QUESTION_TIMEOUT_S, self._timeout_s / 2)
         refusal: Refused | None = None
         failures: list[str] = []
@@ -150,15 +191,18 @@ class Nodes:
                 left_s = min(patience_s, left_s)
             if left_s <= 0:
                 break
-            target = URL(f"{url}{path}", encoded=True).update_query(query or {})
+            target = URL(f"{url}{request.path}", encoded=True).update_query(request.query)
             try:
-                answer = await self._send(method, target, headers or {}, body, left_s, bytes_max)
+                answer = await self._send(
+                    request.method, target, request.headers, request.body, left_s, request.bytes_max
+                )
                 if answer.status in (429, 503):  # another node may have an encoder, or room
                     refusal = answer.refusal()
                     continue
                 made = read(answer)
             except TimeoutError:
-                self._down_until[url] = loop.time() + DOWN_S
+                if is_question:  # an encode may take longer than its caller has, and the node be well
+                    self._is_down(url, left_s / QUESTION_TIMEOUT_S)
                 failures.append(f"{url} did not answer within {left_s:.1f} s")
                 continue
             except (aiohttp.ClientError, OSError, CorruptPayload) as error:
@@ -178,7 +222,8 @@ class Nodes:
 
         async def ask(url: str) -> _T:
             target = URL(f"{url}{path}", encoded=True)
-            return read(await self._send("GET", target, {}, None, CONNECT_TIMEOUT_S, CLUSTER_BYTES_MAX))
+            async with self._questions:
+                return read(await self._send("GET", target, {}, None, CONNECT_TIMEOUT_S, CLUSTER_BYTES_MAX))
 
         answers = await asyncio.gather(*map(ask, urls), return_exceptions=True)
         for answer in answers:
@@ -187,6 +232,10 @@ class Nodes:
             ):
                 raise answer
         return {url: answer for url, answer in zip(urls, answers, strict=True) if not isinstance(answer, BaseException)}
+
+    def _is_down(self, url: str, share: float) -> None:
+        """It has not answered in that share of the time that a node may take."""
+        self._down_until[url] = asyncio.get_running_loop().time() + DOWN_S * min(1.0, share)
 
     def _candidates(self, now: float) -> list[str]:
         return [url for url in self._known if self._down_until.get(url, now) <= now]
@@ -197,7 +246,7 @@ class Nodes:
         if self._session is None:
             # What nodes send is not compressed, and proxies know nothing of a LAN: both would only be in the way.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+                connector=aiohttp.TCPConnector(limit=0),  # it would take the wait for a connection for the node's,
                 auto_decompress=False,
                 headers={"Accept-Encoding": "identity"},
             )
@@ -254,7 +303,7 @@ class Nodes:
         patience_s = min(CONNECT_TIMEOUT_S, deadline - now)
         try:
             answer = await self._send("GET", URL(f"{url}/v1/cluster"), {}, None, patience_s, CLUSTER_BYTES_MAX)
-            others = _urls_of(answer.json(), url)
+            others = urls_of(answer.json(), url)
         except (aiohttp.ClientError, OSError, CorruptPayload):
             return
         given = [] if self._given is None else [self._given]
@@ -294,59 +343,10 @@ class Nodes:
             answer = await self._send("GET", URL(f"{url}/healthz"), {}, None, patience_s, _HEALTH_BYTES_MAX)
             return bool(answer.json()["status"] == "alive")
         except TimeoutError:
-            self._down_until[url] = asyncio.get_running_loop().time() + DOWN_S
+            self._is_down(url, patience_s / CONNECT_TIMEOUT_S)
             return False
         except (aiohttp.ClientError, OSError, CorruptPayload, LookupError, TypeError):
             return False
-
-
-class _Member(msgspec.Struct):
-    id: str = ""
-    http: str = ""
-    state: str = ""
-
-
-class _Cluster(msgspec.Struct):
-    members: list[_Member]
-
-
-def _urls_of(cluster: Any, heard_from: str) -> list[str]:
-    return [url for _, url in urls_of_members(cluster, heard_from)]
-
-
-def urls_of_members(cluster: Any, heard_from: str) -> list[tuple[str, str]]:
-    """Ids of the living members, and where they answer HTTP. A loopback address of another machine is no use here.
-
-    Who asks by https asks nobody by http: what it sends is not for everybody on the network to read.
-    """
-    try:
-        members = msgspec.convert(cluster, _Cluster).members
-    except msgspec.ValidationError:
-        return []
-    urls = []
-    for member in members:
-        if member.state not in ("alive", "suspect"):
-            continue
-        try:
-            url = _checked(member.http if "://" in member.http else f"http://{member.http}")
-        except InvalidValue:
-            continue
-        if URL(heard_from).scheme == "https" and URL(url).scheme == "http":
-            continue
-        if _is_loopback(heard_from) or not _is_loopback(url):
-            urls.append((member.id, url))
-    return urls
-
-
-def _checked(url: str) -> str:
-    """`url` as http://HOST:PORT; InvalidValue when it is not of that kind."""
-    try:
-        parsed = URL(url)
-    except ValueError:
-        parsed = URL()
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.path not in ("", "/") or parsed.query:
-        raise InvalidValue(f"url {url[:80]!a}: expected http://HOST:PORT")
-    return str(parsed.origin())
 
 
 def in_words(error: Exception) -> str:
@@ -369,11 +369,3 @@ def _authorization(token: str) -> dict[str, str]:
     if not _TOKEN.fullmatch(token):
         raise InvalidValue("token: expected what edgecache key token FILE prints")  # and not shown: it may be one
     return {"Authorization": f"Bearer {token}"}
-
-
-def _is_loopback(url: str) -> bool:
-    host = URL(url).host or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from edgecache import Client, NoNodeAnswers, Refused
 from edgecache.node import client_nodes
+from edgecache.node.client_urls import urls_of
 from edgecache.node.cluster_key import new_key, read_keys, rotate
 from edgecache.protocol.errors import EncoderUnavailable, InvalidValue
 from edgecache.protocol.features import Source
@@ -231,9 +232,9 @@ def test_only_urls_of_living_nodes_that_lead_somewhere_are_learnt() -> None:
         {"http": "", "state": "alive"},
         {"state": "alive"},
     ]
-    learnt = client_nodes._urls_of({"members": members}, "http://192.168.1.2:7440")
+    learnt = urls_of({"members": members}, "http://192.168.1.2:7440")
     assert learnt == ["http://192.168.1.2:7440", "http://192.168.1.3:7440"]
     over_tls = [{"http": "https://192.168.1.6:443", "state": "alive"}, *members]
-    assert client_nodes._urls_of({"members": over_tls}, "https://192.168.1.2") == ["https://192.168.1.6"]
-    assert client_nodes._urls_of({"members": [{"http": 7}]}, "http://192.168.1.2:7440") == []
-    assert client_nodes._urls_of([], "http://192.168.1.2:7440") == []
+    assert urls_of({"members": over_tls}, "https://192.168.1.2") == ["https://192.168.1.6"]
+    assert urls_of({"members": [{"http": 7}]}, "http://192.168.1.2:7440") == []
+    assert urls_of([], "http://192.168.1.2:7440") == []

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgecache import Client, NoNodeAnswers
+from edgecache import Client, InvalidValue, NoNodeAnswers, Refused
 from edgecache.node import client_nodes
+from edgecache.node.client import ASK_FIRST_BYTES
 from edgecache.protocol.errors import EdgeCacheError
 from edgecache.protocol.keys import digest_of
 
@@ -152,3 +153,49 @@ def test_a_client_says_that_it_belongs_to_another_event_loop() -> None:
             await cache.close()
 
     asyncio.run(story())
+
+
+async def test_calls_that_wait_for_each_other_are_no_sign_of_a_node_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_nodes, "ENCODES_MAX", 2)
+    monkeypatch.setattr(client_nodes, "QUESTION_TIMEOUT_S", 0.4)
+    under_way, most = 0, 0
+
+    async def respond(head: bytes) -> bytes:
+        nonlocal under_way, most
+        if not head.startswith(b"POST"):
+            return NO_FEATURES
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.1)
+        under_way -= 1
+        return NO_FEATURES
+
+    photos = [PHOTO + bytes([number]) + bytes(ASK_FIRST_BYTES) for number in range(20)]
+    async with server(respond) as url, Client(url) as cache:
+        encodes = [asyncio.ensure_future(cache.encode(photo)) for photo in photos]
+        await asyncio.sleep(0.1)
+        assert await within(0.1, cache.get(DIGEST)) is None  # a question need not wait for them
+        ends = await asyncio.gather(*encodes, return_exceptions=True)
+    assert {type(end) for end in ends} == {Refused}  # which is this server's answer, and not that it hangs
+    assert most == 2
+
+
+async def test_who_is_in_a_hurry_is_told_what_was_before_it_and_takes_no_node_for_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_nodes, "ENCODES_MAX", 1)
+
+    async def respond(head: bytes) -> bytes:
+        return await hang(head) if head.startswith(b"POST") else NO_FEATURES
+
+    async with server(respond) as url, Client(url, timeout_s=0.1) as cache:
+        first, second = await asyncio.gather(cache.encode(PHOTO), cache.encode(PHOTO + b"2"), return_exceptions=True)
+        assert "did not answer within 0.1 s" in str(first)
+        assert str(second) == "no answer within 0.1 s, all behind others of this client"
+        assert await cache.get(DIGEST) is None
+
+
+def test_a_password_in_a_url_is_refused_without_being_shown() -> None:
+    with pytest.raises(InvalidValue, match="token") as refused:
+        Client("http://me:secret@127.0.0.1:7440")
+    assert "secret" not in str(refused.value)
