@@ -22,8 +22,10 @@ from .http_problems import PROBLEM_TYPE
 DEFAULT_URL = "http://127.0.0.1:7440"
 
 CONNECT_TIMEOUT_S = 1.0
-# A node gives its peers 2 s to answer: one that takes longer than this for a question hangs.
+# A node gives its peers 2 s to answer: one that takes longer than this to begin with the answer to a question hangs, as
+# does one that sends no more of it for so long. What is sent to it may take its time at the rate of a very bad Wi-Fi.
 QUESTION_TIMEOUT_S = 3.0
+SENT_BYTES_PER_S_MIN = 100_000
 # A node that hung is left alone for this long: nobody waits twice for it. Who was in more of a hurry than it might have
 # needed knows less, and comes back the sooner.
 DOWN_S = 10.0
@@ -179,7 +181,7 @@ class Nodes:
     async def _ask_in_turn(self, request: _Request, read: Callable[[Answer], _T], deadline: float) -> _T:
         loop = asyncio.get_running_loop()
         is_question = request.is_question
-        patience_s = QUESTION_TIMEOUT_S if is_question else max(QUESTION_TIMEOUT_S, self._timeout_s / 2)
+        half_s = max(QUESTION_TIMEOUT_S, self._timeout_s / 2)
         refusal: Refused | None = None
         failures: list[str] = []
         if self._is_lost:
@@ -187,14 +189,15 @@ class Nodes:
         urls = self._candidates(loop.time())
         for url in urls:
             left_s = deadline - loop.time()
-            if is_question or url != urls[-1]:  # an encoder may take long, and there is no other to leave time for
-                left_s = min(patience_s, left_s)
+            if not is_question and url != urls[-1]:  # an encoder may take long, but leaves time for another
+                left_s = min(half_s, left_s)
+            patience_s = min(QUESTION_TIMEOUT_S, left_s) if is_question else left_s
             if left_s <= 0:
                 break
             target = URL(f"{url}{request.path}", encoded=True).update_query(request.query)
             try:
                 answer = await self._send(
-                    request.method, target, request.headers, request.body, left_s, request.bytes_max
+                    request.method, target, request.headers, request.body, left_s, request.bytes_max, patience_s
                 )
                 if answer.status in (429, 503):  # another node may have an encoder, or room
                     refusal = answer.refusal()
@@ -202,8 +205,8 @@ class Nodes:
                 made = read(answer)
             except TimeoutError:
                 if is_question:  # an encode may take longer than its caller has, and the node be well
-                    self._is_down(url, left_s / QUESTION_TIMEOUT_S)
-                failures.append(f"{url} did not answer within {left_s:.1f} s")
+                    self._is_down(url, patience_s / QUESTION_TIMEOUT_S)
+                failures.append(f"{url} did not answer within {patience_s:.1f} s")
                 continue
             except (aiohttp.ClientError, OSError, CorruptPayload) as error:
                 failures.append(f"{url}: {in_words(error)}")
@@ -241,8 +244,16 @@ class Nodes:
         return [url for url in self._known if self._down_until.get(url, now) <= now]
 
     async def _send(
-        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, timeout_s: float, bytes_max: int
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+        bytes_max: int,
+        patience_s: float | None = None,
     ) -> Answer:
+        """The whole answer, in `timeout_s`; its beginning, and each further piece of it, in `patience_s`."""
         if self._session is None:
             # What nodes send is not compressed, and proxies know nothing of a LAN: both would only be in the way.
             self._session = aiohttp.ClientSession(
@@ -260,7 +271,7 @@ class Nodes:
         for authorization in tuple(self._authorizations):
             left_s = max(deadline - loop.time(), _SOON_S)
             answer = await self._send_once(
-                self._session, method, url, {**headers, **authorization}, body, left_s, bytes_max
+                self._session, method, url, {**headers, **authorization}, body, left_s, bytes_max, patience_s or left_s
             )
             if answer.status != 401:
                 if authorization is not self._authorizations[0]:
@@ -278,12 +289,16 @@ class Nodes:
         body: bytes | None,
         timeout_s: float,
         bytes_max: int,
+        patience_s: float,
     ) -> Answer:
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s))
+        patience_s += 0.0 if body is None else len(body) / SENT_BYTES_PER_S_MIN
+        timeout = aiohttp.ClientTimeout(
+            total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s), sock_read=patience_s
+        )
         data = io.BytesIO(body) if body is not None and len(body) > _SEND_WHOLE_MAX else body
-        async with session.request(
-            method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False
-        ) as response:
+        asked = session.request(method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False)
+        async with asyncio.timeout(patience_s) as beginning, asked as response:
+            beginning.reschedule(None)
             received = bytearray()
             async for chunk in response.content.iter_any():
                 received += chunk

@@ -208,9 +208,9 @@ async def test_the_last_node_may_take_all_the_time_there_is_to_encode(
     given: list[tuple[str, float]] = []
     send = client_nodes.Nodes._send
 
-    async def noted(self: Any, method: str, url: Any, headers: Any, body: Any, timeout_s: float, most: int) -> Any:
+    async def noted(self: Any, method: str, url: Any, headers: Any, body: Any, timeout_s: float, *others: Any) -> Any:
         given.append((method, timeout_s))
-        return await send(self, method, url, headers, body, timeout_s, most)
+        return await send(self, method, url, headers, body, timeout_s, *others)
 
     monkeypatch.setattr(client_nodes.Nodes, "_send", noted)
     cache = await connect(bare_node, node, timeout_s=40.0)

@@ -13,8 +13,9 @@ import pytest
 from edgecache import Client, InvalidValue, NoNodeAnswers, Refused
 from edgecache.node import client_nodes
 from edgecache.node.client import ASK_FIRST_BYTES
+from edgecache.protocol import payload as payloads
 from edgecache.protocol.errors import EdgeCacheError
-from edgecache.protocol.keys import digest_of
+from edgecache.protocol.keys import EncoderIdentity, FeatureKey, digest_of
 
 PHOTO = b"\xff\xd8\xff a photograph"
 DIGEST = digest_of(PHOTO)
@@ -193,6 +194,44 @@ async def test_who_is_in_a_hurry_is_told_what_was_before_it_and_takes_no_node_fo
         assert "did not answer within 0.1 s" in str(first)
         assert str(second) == "no answer within 0.1 s, all behind others of this client"
         assert await cache.get(DIGEST) is None
+
+
+@pytest.mark.parametrize("stalls", [False, True])
+async def test_a_slow_link_is_no_sign_of_a_node_that_hangs_and_one_that_stalls_is(
+    stalls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_nodes, "QUESTION_TIMEOUT_S", 0.2)
+    body = bytes(
+        payloads.encode(np.ones((4, 8), np.float32), FeatureKey(DIGEST, EncoderIdentity.declared("m", "1"))).data
+    )
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nEdgeCache-Source: memory\r\nContent-Length: %d\r\n\r\n" % len(body))
+        for at in range(0, len(body), 1 + len(body) // 8):
+            writer.write(body[at : at + 1 + len(body) // 8])
+            await asyncio.sleep(0.05 if not stalls or at == 0 else 3600)
+        writer.close()
+
+    listening = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with listening, Client(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", timeout_s=5.0) as cache:
+        found = await within(0.7, cache.get(DIGEST))
+    if stalls:
+        assert "did not answer within 0.2 s" in str(found)
+    else:
+        assert found.array.shape == (4, 8)
+
+
+async def test_what_takes_long_to_be_sent_may_take_as_much_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_nodes, "QUESTION_TIMEOUT_S", 0.2)
+
+    async def take(head: bytes) -> bytes:
+        await asyncio.sleep(0.3)
+        return b'HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{"copies": 1}'
+
+    async with server(take) as url, Client(url) as cache:
+        assert await cache.put(DIGEST, np.ones((64, 512)), **MINE) == 1  # 131 KB
+        assert type(await within(0.2, cache.put(DIGEST, np.ones((1, 8)), **MINE))) is NoNodeAnswers
 
 
 def test_a_password_in_a_url_is_refused_without_being_shown() -> None:
