@@ -267,12 +267,24 @@ class Nodes:
             raise RuntimeError(
                 "a Client belongs to the event loop that it was first used in: make one in each, or use SyncClient"
             )
-        deadline = loop.time() + timeout_s
-        for authorization in tuple(self._authorizations):
+        session, deadline = self._session, loop.time() + timeout_s
+
+        async def send(authorization: Mapping[str, str]) -> Answer:
             left_s = max(deadline - loop.time(), _SOON_S)
-            answer = await self._send_once(
-                self._session, method, url, {**headers, **authorization}, body, left_s, bytes_max, patience_s or left_s
+            everything = {**headers, **authorization}
+            return await self._send_once(
+                session, method, url, everything, body, left_s, bytes_max, patience_s or left_s
             )
+
+        for authorization in tuple(self._authorizations):
+            try:
+                answer = await send(authorization)
+            except aiohttp.ServerDisconnectedError:
+                # A connection kept from before the node's restart; aiohttp tries again by itself what is no POST. None
+                # of ours does harm twice.
+                if method != "POST":
+                    raise
+                answer = await send(authorization)
             if answer.status != 401:
                 if authorization is not self._authorizations[0]:
                     self._authorizations.remove(authorization)

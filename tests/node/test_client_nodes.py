@@ -27,17 +27,23 @@ NO_FEATURES = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/problem+json
 Respond = Callable[[bytes], Awaitable[bytes]]
 
 
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    """Its head; the body is left behind."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    for line in head.lower().splitlines():
+        if line.startswith(b"content-length:"):
+            await reader.readexactly(int(line.partition(b":")[2]))
+    return head
+
+
 @asynccontextmanager
 async def server(respond: Respond) -> AsyncIterator[str]:
     """The url of something that gives `respond(head)` to each request, whatever that is."""
     under_way: list[asyncio.Task[None]] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while (head := await reader.readuntil(b"\r\n\r\n")) is not None:
-            for line in head.lower().splitlines():
-                if line.startswith(b"content-length:"):
-                    await reader.readexactly(int(line.partition(b":")[2]))
-            writer.write(await respond(head))
+        while True:
+            writer.write(await respond(await read_request(reader)))
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         under_way.append(asyncio.ensure_future(talk(reader, writer)))
@@ -232,6 +238,24 @@ async def test_what_takes_long_to_be_sent_may_take_as_much_longer(monkeypatch: p
     async with server(take) as url, Client(url) as cache:
         assert await cache.put(DIGEST, np.ones((64, 512)), **MINE) == 1  # 131 KB
         assert type(await within(0.2, cache.put(DIGEST, np.ones((1, 8)), **MINE))) is NoNodeAnswers
+
+
+async def test_a_connection_that_has_outlived_its_node_costs_no_answer() -> None:
+    requests = 0
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        for response in (NO_FEATURES, b""):
+            await read_request(reader)
+            requests += 1
+            writer.write(response)
+        writer.close()
+
+    listening = await asyncio.start_server(answer_once, "127.0.0.1", 0)
+    async with listening, Client(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}") as cache:
+        for _ in range(2):
+            assert await cache.get_many([DIGEST]) == {}
+    assert requests == 3
 
 
 def test_a_password_in_a_url_is_refused_without_being_shown() -> None:
