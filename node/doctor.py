@@ -79,7 +79,7 @@ async def examine(url: str, tokens: Sequence[str] = ()) -> list[Check]:
     that the node does not listen on: for a node on loopback, or none at all, that is loopback alone.
     """
     cluster = await ask_cluster(url, tokens)
-    host = cluster.node.peer.rpartition(":")[0] if isinstance(cluster, ClusterSeen) else ""
+    host = cluster.node.peer.rpartition(":")[0].strip("[]") if isinstance(cluster, ClusterSeen) else ""
     places = announced("127.0.0.1" if not host or is_loopback(host) else "0.0.0.0", present_addresses())
     echoes, claims = await asyncio.gather(
         asyncio.gather(*(echo(place) for place in places)), hear_nodes(LISTEN_S, present=places)

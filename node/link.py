@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 Address = tuple[str, int]
 
+
+def shown(address: Address) -> str:
+    """HOST:PORT, with an IPv6 address in brackets, as it stands in a url."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 

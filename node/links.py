@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..protocol import messages
 from ..protocol.errors import RemoteProtocolError
-from .link import dial
+from .link import dial, shown
 from .tasks import Tasks
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class Links:
         except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host that is no host's name
             _log.log(
                 logging.INFO if stranger.is_seed else logging.DEBUG,
-                "no node at %s:%d: %s", *address, str(error) or type(error).__name__,
+                "no node at %s: %s", shown(address), str(error) or type(error).__name__,
             )  # fmt: skip
             return False
         stranger.met = link.hello.id

@@ -32,6 +32,7 @@ from .http_api import http_app
 from .http_server import http_runner
 from .identity import HeldIdentity, Identity, claim
 from .interfaces import announced, is_loopback, present_addresses
+from .link import shown
 from .memory_readings import MemoryReadings
 from .remembered_removals import RememberedRemovals
 from .remembered_versions import RememberedVersions
@@ -119,11 +120,10 @@ async def _live(
         await web.SockSite(runner, listening, backlog=HTTP_BACKLOG).start()
         with contextlib.suppress(TimeoutError):  # a large or slow disk goes on behind
             await asyncio.wait_for(node.lasting.has_recalled.wait(), REMEMBER_PATIENCE_S)
-        shown = f"[{http_host}]" if ":" in http_host else http_host
         members = len(node.membership.in_ring()) + 1
         counted = "1 member" if members == 1 else f"{members} members"
-        _log.info("node %s, peers at %s:%d, data in %s", identity.id[:8], *node.peer_address, identity.data_dir)
-        announce(node.name, f"http://{shown}:{http_port}", f"cluster {config.cluster}, {counted}")
+        _log.info("node %s, peers at %s, data in %s", identity.id[:8], shown(node.peer_address), identity.data_dir)
+        announce(node.name, f"http://{shown((http_host, http_port))}", f"cluster {config.cluster}, {counted}")
         asides = [asyncio.ensure_future(reload(node)), asyncio.ensure_future(_give_back_freed_memory())]
         ends = [asyncio.ensure_future(event.wait()) for event in (stop, node.twin)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

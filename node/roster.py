@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..protocol import messages
+from .link import shown
 from .membership import State
 from .ring import Ring
 from .sightings import Sighting
@@ -164,8 +165,8 @@ class Roster:
                 self._neighbourhood.is_back(member.id)
                 self._lasting.met(member)
             _log.info(
-                "member %r at %s:%d is %s (%d in the ring)",
-                member.name, *member.peer, member.state, self._membership.size,
+                "member %r at %s is %s (%d in the ring)",
+                member.name, shown(member.peer), member.state, self._membership.size,
             )  # fmt: skip
             if not member.is_in_ring:
                 self._directory.forget(member.id)

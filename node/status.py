@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
+from .link import shown
 
 if TYPE_CHECKING:
     from .link import Address
@@ -30,8 +31,8 @@ def member(
     return {
         "id": id,
         "name": name,
-        "http": f"http://{http[0]}:{http[1]}" if http[1] else "",
-        "peer": f"{peer[0]}:{peer[1]}",
+        "http": f"http://{shown(http)}" if http[1] else "",
+        "peer": shown(peer),
         "state": state,
         "capacity_bytes": capacity_bytes,
         "used_bytes": used_bytes,

@@ -228,6 +228,21 @@ def test_seeds_do_without_mdns_and_are_remembered(nodes: Nodes) -> None:
     again.until_members(3)
 
 
+def test_nodes_on_ipv6_tell_urls_that_lead_to_them(nodes: Nodes) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    flags = ("--no-encoder", "--no-mdns", "--listen", "[::1]:0", "--peer-listen", "[::1]:0")
+    first = nodes.start(*flags)
+    second = nodes.start(*flags, "--seed", first.peer)
+    second.until_members(2)
+    told = {member["http"] for member in second.get("/v1/cluster").json()["members"]}
+    assert told == {first.url, second.url}
+    assert first.url.startswith("http://[::1]:")
+    assert f"'n1' at {first.peer} is alive" in second.log.read_text()
+
+
 def test_the_log_can_be_json(nodes: Nodes) -> None:
     node = nodes.start("--log-format", "json", "--no-encoder", "--no-mdns")
     events = [json.loads(line) for line in node.log.read_text().splitlines()]
