@@ -89,7 +89,10 @@ class Answer:
             detail = str(self.json()["detail"])
         except (CorruptPayload, KeyError, TypeError):
             # As the answer to HEAD, which has no body.
-            detail = "the token of its cluster key is needed" if self.status == 401 else "no details"
+            detail = "no details"
+            if self.status == 401:
+                is_wrong = "invalid_token" in self.headers.get("WWW-Authenticate", "")
+                detail = f"the token of its cluster key is {'another' if is_wrong else 'needed'}"
         return Refused(self.status, detail)
 
 

@@ -23,15 +23,24 @@ def token_guard(tokens: Sequence[str]) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path != _OPEN_PATH and not _is_local(request) and not _has_token(request, expected):
-            raise Problem(
-                401,
-                "this node has a cluster key: a request from another machine needs Authorization: Bearer and its "
-                "token, as edgecache key token FILE prints it",
-                headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="edgecache"'},
-            )
+            raise _refusal(is_wrong=hdrs.AUTHORIZATION in request.headers)
         return await handler(request)
 
     return check
+
+
+def _refusal(is_wrong: bool) -> Problem:
+    """Why, also for who reads no body (RFC 6750, 3)."""
+    if is_wrong:
+        why, code = (
+            "what came with Authorization is not the token of this node's cluster key",
+            ', error="invalid_token"',
+        )
+    else:
+        why = "this node has a cluster key: a request from another machine needs Authorization: Bearer and its token"
+        code = ""
+    told = f"{why}, as edgecache key token FILE prints it"
+    return Problem(401, told, headers={hdrs.WWW_AUTHENTICATE: f'Bearer realm="edgecache"{code}'})
 
 
 def _is_local(request: web.Request) -> bool:

@@ -135,6 +135,16 @@ async def test_a_node_that_hangs_while_one_is_looked_for_keeps_nobody_beyond_the
     assert searches <= 2
 
 
+@pytest.mark.parametrize(("code", "told"), [(b"", "is needed"), (b', error="invalid_token"', "is another")])
+async def test_a_wrong_token_and_none_are_told_apart_also_without_a_body(code: bytes, told: str) -> None:
+    refusal = NO_FEATURES.replace(
+        b"404 Not Found\r\n", b'401 Unauthorized\r\nWWW-Authenticate: Bearer realm="edgecache"%b\r\n' % code
+    )
+    async with server(always(refusal)) as url, Client(url) as cache:
+        with pytest.raises(Refused, match=told):
+            await cache.has(DIGEST)
+
+
 async def test_two_tokens_share_one_deadline() -> None:
     async def refuse(head: bytes) -> bytes:
         await asyncio.sleep(0.3)

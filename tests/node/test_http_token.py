@@ -62,7 +62,10 @@ async def test_whether_the_node_is_alive_may_be_asked_by_anybody(client: Client)
     ["", TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", "Bearer \xff", "é"],
 )
 async def test_a_wrong_token_is_none(given: str, client: Client, node: FakeNode) -> None:
-    assert (await client.post("/v1/features", data=PHOTO, headers={"Authorization": given})).status == 401
+    answer = await client.post("/v1/features", data=PHOTO, headers={"Authorization": given})
+    assert answer.status == 401
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="edgecache", error="invalid_token"'
+    assert "is not the token" in (await answer.json())["detail"]
     assert not node.encoder.images
 
 
