@@ -25,7 +25,7 @@ WRITE_PARAMETERS = (*PARAMETERS, "durable")
 
 NAMESPACE_HEADER = "EdgeCache-Namespace"  # a header, since queries end up in logs
 
-_DECIMAL = re.compile(r"[0-9]{0,9}\.?[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{0,9}\.?[0-9]{1,18}(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)  # programs write 0.00001 as 1e-05
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _reach(text: str) -> Reach:
 
 
 def _min_fidelity(text: str) -> float:
-    value = float(text) if _DECIMAL.fullmatch(text) else math.nan
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not 0.0 <= value <= 1.0:
         raise InvalidValue(f"min_fidelity {_shown(text)}: expected a number from 0 to 1")
     return value

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..protocol.namespaces import SECRET_CHARS_MAX, SECRET_CHARS_MIN
+from ..protocol.keys import (
+    ENCODER_NAME_CHARS_MAX,
+    ENCODER_NAME_PATTERN,
+    ENCODER_VERSION_CHARS_MAX,
+    ENCODER_VERSION_PATTERN,
+)
+from ..protocol.namespaces import SECRET_CHARS_MAX, SECRET_CHARS_MIN, SECRET_PATTERN
 from .http_answers import BatchForm, Form
 from .http_query import NAMESPACE_HEADER, PARAMETERS, STREAM_CHARS_MAX, TIMEOUT_MS_MAX, WRITE_PARAMETERS
 from .status import EVICTION_REASONS
@@ -105,8 +111,20 @@ def document() -> _Json:
 _TEXT: _Json = {"schema": {"type": "string"}}
 _OBJECT: _Json = {"type": "object"}
 _FORGOTTEN: _Json = {"type": "object", "properties": {"forgotten": {"type": "integer"}}}
-_BINARY: _Json = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_BINARY: _Json = {"schema": {"type": "string", "contentMediaType": "application/octet-stream", "minLength": 1}}
 _DIGEST: _Json = {"type": "string", "pattern": "^(sha256:)?[0-9a-fA-F]{64}$"}
+_NAME: _Json = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": ENCODER_NAME_CHARS_MAX,
+    "pattern": f"^{ENCODER_NAME_PATTERN}$",
+}
+_VERSION: _Json = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": ENCODER_VERSION_CHARS_MAX,
+    "pattern": f"^{ENCODER_VERSION_PATTERN}$",
+}
 _DIGESTS: _Json = {"type": "array", "items": _DIGEST, "minItems": 1, "maxItems": 1024}
 
 _TOKEN: _Json = {
@@ -121,10 +139,15 @@ _PARAMETERS: _Json = {
         "name": NAMESPACE_HEADER,
         "in": "header",
         "description": "A secret. Features that are kept with it are found with it and not otherwise",
-        "schema": {"type": "string", "minLength": SECRET_CHARS_MIN, "maxLength": SECRET_CHARS_MAX},
+        "schema": {
+            "type": "string",
+            "minLength": SECRET_CHARS_MIN,
+            "maxLength": SECRET_CHARS_MAX,
+            "pattern": f"^{SECRET_PATTERN}$",
+        },
     },
-    "encoder": {"name": "encoder", "in": "query", "schema": {"type": "string", "maxLength": 200}},
-    "version": {"name": "version", "in": "query", "schema": {"type": "string", "maxLength": 64}},
+    "encoder": {"name": "encoder", "in": "query", "schema": _NAME},
+    "version": {"name": "version", "in": "query", "schema": _VERSION},
     "source": {"name": "source", "in": "query", "schema": {"enum": ["any", "local", "cluster"], "default": "any"}},
     "min_fidelity": {"name": "min_fidelity", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": 1}},
     "timeout_ms": {
@@ -136,7 +159,7 @@ _PARAMETERS: _Json = {
         "name": "stream",
         "in": "query",
         "description": "Whose requests follow on each other, a camera or a program, so that the next is fetched ahead "
-        "and the eviction policy knows who asked (default: the client's address)",
+        "and the eviction policy knows who asked (default: the client's address). Characters that print",
         "schema": {"type": "string", "minLength": 1, "maxLength": STREAM_CHARS_MAX},
     },
     "durable": {
@@ -213,7 +236,7 @@ _SCHEMAS: _Json = {
             {"$ref": "#/components/schemas/Digests"},
             {
                 "type": "object",
-                "properties": {"encoder": {"type": "string"}, "version": {"type": ["string", "integer"]}},
+                "properties": {"encoder": _NAME, "version": {**_VERSION, "type": ["string", "integer"]}},
                 "required": ["encoder"],
                 "additionalProperties": False,
             },
@@ -223,8 +246,8 @@ _SCHEMAS: _Json = {
         "type": "object",
         "properties": {
             "digest": _DIGEST,
-            "encoder": {"type": "string"},
-            "version": {"type": "string"},
+            "encoder": _NAME,
+            "version": _VERSION,
             "tokens": {"type": "integer"},
             "dim": {"type": "integer"},
             "codec": {"enum": ["int8", "float16", "float32"]},

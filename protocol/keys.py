@@ -19,8 +19,11 @@ ENCODER_NAME_CHARS_MAX = 200
 ENCODER_VERSION_CHARS_MAX = 64
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})", re.ASCII)
-_NAME = re.compile(r"[!-?A-~]+", re.ASCII)  # visible ASCII without "@", which parts name from version in headers
-_VERSION = re.compile(r"[!-~]+", re.ASCII)
+# Visible ASCII; names without "@", which parts name from version in headers.
+ENCODER_NAME_PATTERN: Final = r"[!-?A-~]+"
+ENCODER_VERSION_PATTERN: Final = r"[!-~]+"
+_NAME = re.compile(ENCODER_NAME_PATTERN, re.ASCII)
+_VERSION = re.compile(ENCODER_VERSION_PATTERN, re.ASCII)
 
 
 def digest_of(image: bytes) -> bytes:

@@ -15,7 +15,8 @@ from .errors import InvalidValue
 
 SECRET_CHARS_MIN, SECRET_CHARS_MAX = 16, 128
 
-_SECRET = re.compile(rf"[!-~]{{{SECRET_CHARS_MIN},{SECRET_CHARS_MAX}}}", re.ASCII)
+SECRET_PATTERN = rf"[!-~]{{{SECRET_CHARS_MIN},{SECRET_CHARS_MAX}}}"
+_SECRET = re.compile(SECRET_PATTERN, re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

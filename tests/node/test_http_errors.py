@@ -84,6 +84,8 @@ async def test_a_path_that_climbs_is_400_as_it_stands(client: Client) -> None:
         ("min_fidelity=-0.1", "from 0 to 1"),
         ("min_fidelity=nan", "from 0 to 1"),
         ("min_fidelity=", "from 0 to 1"),
+        ("min_fidelity=1e999", "from 0 to 1"),
+        ("min_fidelity=e-1", "from 0 to 1"),
         ("timeout_ms=0", "1 to 600000"),
         ("timeout_ms=600001", "1 to 600000"),
         ("timeout_ms=1.5", "1 to 600000"),

@@ -141,7 +141,8 @@ async def test_min_fidelity_passes_over_a_coarser_copy(client: Client, node: Fak
         missed = await client.request(method, URL, params={"min_fidelity": "1"})
         assert missed.status == 404
         assert method == "HEAD" or "fidelity of at least 1" in await missed.text()
-        assert (await client.request(method, URL, params={"min_fidelity": "0.9"})).status == 200
+        for coarser in ("0.9", ".9", "9e-1", str(0.00001)):  # which is 1e-05
+            assert (await client.request(method, URL, params={"min_fidelity": coarser})).status == 200
     better = await client.post("/v1/features", data=PHOTO, params={"min_fidelity": "1"})
     assert (better.status, better.headers["EdgeCache-Codec"]) == (200, "float32")
 
