@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,12 +22,11 @@ from .http_problems import PROBLEM_TYPE
 DEFAULT_URL = "http://127.0.0.1:7440"
 
 CONNECT_TIMEOUT_S = 1.0
-# A node gives its peers 2 s to answer: one that takes longer than this to begin with the answer to a question hangs, as
-# does one that sends no more of it for so long. What is sent to it may take its time at the rate of a very bad Wi-Fi.
-QUESTION_TIMEOUT_S = 3.0
-SENT_BYTES_PER_S_MIN = 100_000
-# A node that hung is left alone for this long: nobody waits twice for it. Who was in more of a hurry than it might have
-# needed knows less, and comes back the sooner.
+# Who has not answered by then is asked whether it is alive, and again after as long: it may wait for a slow cloud, or
+# for its encoder, or the link be slow. Who does not say so within CONNECT_TIMEOUT_S hangs.
+LOOK_AFTER_S = 2.0
+_LOOK_MIN_S = 0.02
+# A node that hung is left alone for this long: nobody waits twice for it.
 DOWN_S = 10.0
 MDNS_TIMEOUT_S = 3.0
 # After a search in vain, the next call does not search again, nor wait, for this long.
@@ -183,33 +182,28 @@ class Nodes:
 
     async def _ask_in_turn(self, request: _Request, read: Callable[[Answer], _T], deadline: float) -> _T:
         loop = asyncio.get_running_loop()
-        is_question = request.is_question
-        half_s = max(QUESTION_TIMEOUT_S, self._timeout_s / 2)
         refusal: Refused | None = None
         failures: list[str] = []
         if self._is_lost:
             await self._find(deadline)
         urls = self._candidates(loop.time())
         for url in urls:
-            left_s = deadline - loop.time()
-            if not is_question and url != urls[-1]:  # an encoder may take long, but leaves time for another
-                left_s = min(half_s, left_s)
-            patience_s = min(QUESTION_TIMEOUT_S, left_s) if is_question else left_s
+            asked_at = loop.time()
+            left_s = deadline - asked_at
+            if not request.is_question and url != urls[-1]:  # an encoder may take long, but leaves time for another
+                left_s = min(self._timeout_s / 2, left_s)
             if left_s <= 0:
                 break
             target = URL(f"{url}{request.path}", encoded=True).update_query(request.query)
             try:
-                answer = await self._send(
-                    request.method, target, request.headers, request.body, left_s, request.bytes_max, patience_s
-                )
+                sending = self._send(request.method, target, request.headers, request.body, left_s, request.bytes_max)
+                answer = await self._watched(url, sending, left_s)
                 if answer.status in (429, 503):  # another node may have an encoder, or room
                     refusal = answer.refusal()
                     continue
                 made = read(answer)
             except TimeoutError:
-                if is_question:  # an encode may take longer than its caller has, and the node be well
-                    self._is_down(url, patience_s / QUESTION_TIMEOUT_S)
-                failures.append(f"{url} did not answer within {patience_s:.1f} s")
+                failures.append(f"{url} did not answer within {loop.time() - asked_at:.1f} s")
                 continue
             except (aiohttp.ClientError, OSError, CorruptPayload) as error:
                 failures.append(f"{url}: {in_words(error)}")
@@ -222,6 +216,22 @@ class Nodes:
         if urls and not failures:
             failures.append(f"no answer within {self._timeout_s:g} s")
         raise NoNodeAnswers("; ".join(failures) or "every known node hung a moment ago")
+
+    async def _watched(self, url: str, sending: Coroutine[Any, Any, Answer], timeout_s: float) -> Answer:
+        """What `sending` gets; TimeoutError as soon as the node at `url` turns out to hang, or after `timeout_s`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        asking = asyncio.ensure_future(sending)
+        try:
+            while (look_s := min(LOOK_AFTER_S, (deadline - loop.time()) / 2)) > _LOOK_MIN_S:
+                done, _ = await asyncio.wait({asking}, timeout=look_s)
+                if done:
+                    break
+                if not await self._is_node(url, deadline - loop.time()) and not asking.done():
+                    raise TimeoutError
+            return await asking
+        finally:
+            asking.cancel()
 
     async def ask_each(self, urls: Collection[str], path: str, read: Callable[[Answer], _T]) -> dict[str, _T]:
         """What `read` makes of the answer of each of `urls`, asked all at once; without those that have no good one."""
@@ -239,24 +249,12 @@ class Nodes:
                 raise answer
         return {url: answer for url, answer in zip(urls, answers, strict=True) if not isinstance(answer, BaseException)}
 
-    def _is_down(self, url: str, share: float) -> None:
-        """It has not answered in that share of the time that a node may take."""
-        self._down_until[url] = asyncio.get_running_loop().time() + DOWN_S * min(1.0, share)
-
     def _candidates(self, now: float) -> list[str]:
         return [url for url in self._known if self._down_until.get(url, now) <= now]
 
     async def _send(
-        self,
-        method: str,
-        url: URL,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        timeout_s: float,
-        bytes_max: int,
-        patience_s: float | None = None,
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, timeout_s: float, bytes_max: int
     ) -> Answer:
-        """The whole answer, in `timeout_s`; its beginning, and each further piece of it, in `patience_s`."""
         if self._session is None:
             # What nodes send is not compressed, and proxies know nothing of a LAN: both would only be in the way.
             self._session = aiohttp.ClientSession(
@@ -275,9 +273,7 @@ class Nodes:
         async def send(authorization: Mapping[str, str]) -> Answer:
             left_s = max(deadline - loop.time(), _SOON_S)
             everything = {**headers, **authorization}
-            return await self._send_once(
-                session, method, url, everything, body, left_s, bytes_max, patience_s or left_s
-            )
+            return await self._send_once(session, method, url, everything, body, left_s, bytes_max)
 
         for authorization in tuple(self._authorizations):
             try:
@@ -304,16 +300,12 @@ class Nodes:
         body: bytes | None,
         timeout_s: float,
         bytes_max: int,
-        patience_s: float,
     ) -> Answer:
-        patience_s += 0.0 if body is None else len(body) / SENT_BYTES_PER_S_MIN
-        timeout = aiohttp.ClientTimeout(
-            total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s), sock_read=patience_s
-        )
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s))
         data = io.BytesIO(body) if body is not None and len(body) > _SEND_WHOLE_MAX else body
-        asked = session.request(method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False)
-        async with asyncio.timeout(patience_s) as beginning, asked as response:
-            beginning.reschedule(None)
+        async with session.request(
+            method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False
+        ) as response:
             received = bytearray()
             async for chunk in response.content.iter_any():
                 received += chunk
@@ -373,7 +365,8 @@ class Nodes:
             answer = await self._send("GET", URL(f"{url}/healthz"), {}, None, patience_s, _HEALTH_BYTES_MAX)
             return bool(answer.json()["status"] == "alive")
         except TimeoutError:
-            self._is_down(url, patience_s / CONNECT_TIMEOUT_S)
+            # Who is in a hurry has looked for less long, and comes back the sooner.
+            self._down_until[url] = asyncio.get_running_loop().time() + DOWN_S * patience_s / CONNECT_TIMEOUT_S
             return False
         except (aiohttp.ClientError, OSError, CorruptPayload, LookupError, TypeError):
             return False

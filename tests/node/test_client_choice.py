@@ -165,7 +165,8 @@ async def test_a_node_that_cannot_encode_is_passed_over(connect: Connect, node: 
 
 
 async def test_nobody_waits_twice_for_a_node_that_hangs(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_nodes, "QUESTION_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(client_nodes, "LOOK_AFTER_S", 0.05)
+    monkeypatch.setattr(client_nodes, "CONNECT_TIMEOUT_S", 0.05)
     accepted = 0
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -176,11 +177,11 @@ async def test_nobody_waits_twice_for_a_node_that_hangs(node: FakeNode, monkeypa
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     async with server, Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as cache:
-        with pytest.raises(NoNodeAnswers, match=r"did not answer within 0\.1 s|did not answer within 0\.0 s"):
+        with pytest.raises(NoNodeAnswers, match=r"did not answer within 0\.[1-9] s"):
             await cache.get(DIGEST)
         with pytest.raises(NoNodeAnswers, match="hung a moment ago"):
             await cache.get(DIGEST)
-    assert accepted == 1
+    assert accepted == 2  # the question, and whether it is alive
 
 
 async def test_why_no_node_answers_is_said_in_words() -> None:
