@@ -53,6 +53,7 @@ def summary(record: Record) -> dict[str, Any]:
             },
         },
         "evictions": record.evictions,
+        "fetched_ahead": {"all": record.fetched_ahead, "in_time": record.fetched_in_time},
         "by_hour": _by_hour(record),
         "by_device": [
             {"device": f"n{device}", **counts(answers[devices == device]), "encodes": int(record.encodes[device]),

@@ -61,3 +61,7 @@ class Record:
     meters: list[Meter] = field(default_factory=list)
     """At the end of each hour, and of the run."""
     evictions: int = 0
+    fetched_ahead: int = 0
+    """Features that devices fetched before anybody asked for them (`node/prefetch.py`)."""
+    fetched_in_time: int = 0
+    """Those of them that were asked for then."""

@@ -41,6 +41,8 @@ def table(result: dict[str, Any]) -> str:
         ["  of it local", _percent(result["local_hit_rate_warm"]), "", ""],
         ["encodes", f"{result['encodes']:,}", f"{result['requests']:,}", f"{result['requests']:,} there"],
         ["  saved", f"{result['encodes_saved']:,}", "", ""],
+        ["fetched ahead", f"{result['fetched_ahead']['all']:,}", "", ""],
+        ["  and asked for", f"{result['fetched_ahead']['in_time']:,}", "", ""],
         ["bytes between devices", _bytes(result["bytes"]["lan"]), "0", "0"],
         ["bytes up", _bytes(result["bytes"]["uplink_up"]), "0", _bytes(without["cloud_only"]["bytes"]["uplink_up"])],
         ["bytes down", _bytes(result["bytes"]["uplink_down"]), "0",

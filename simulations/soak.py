@@ -35,7 +35,7 @@ from . import virtual_time
 from .cluster import Cluster
 from .memory_directory import MemoryDirectory
 from .modelled import DeviceEncoder, FeatureModel
-from .world import InvariantBroken
+from .world import PROGRAM, InvariantBroken
 
 DEVICES_MIN, DEVICES_MAX = 3, 8
 ENCODE_S = 0.05
@@ -143,7 +143,9 @@ class Soak:
 
     async def _get(self, index: int, image: bytes) -> None:
         try:
-            found = await self._cluster.nodes[index].lookup.get(self._model.key(digest_of(image)), image)
+            found = await self._cluster.nodes[index].lookup.get(
+                self._model.key(digest_of(image)), image, stream=PROGRAM
+            )
         except EncoderUnavailable:
             return
         if found is None:
@@ -152,13 +154,13 @@ class Soak:
             self._break(f"n{index} answered {found.payload.key} for {image!r}, or other features than its")
 
     async def _get_by_hash(self, index: int, image: bytes) -> None:
-        found = await self._cluster.nodes[index].lookup.get(self._model.key(digest_of(image)))
+        found = await self._cluster.nodes[index].lookup.get(self._model.key(digest_of(image)), stream=PROGRAM)
         if found is not None and not self._model.made(found.payload, digest_of(image)):
             self._break(f"n{index} answered {found.payload.key} for {image!r} by its hash, or other features")
 
     async def _put(self, index: int, image: bytes) -> None:
         version = self._rng.choice([self._version, self._version, max(1, self._version - 1)])  # some are late
-        stored = await self._cluster.nodes[index].lookup.put(_made_elsewhere(image, version))
+        stored = await self._cluster.nodes[index].lookup.put(_made_elsewhere(image, version), stream=PROGRAM)
         if stored.copies > 1:
             self._copied.add(stored.payload.key.packed)
 

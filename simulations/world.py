@@ -40,6 +40,8 @@ from .workloads.requests import HOUR_S, Requests
 # whoever takes longer than this besides encoding hangs.
 DEADLINE_S = 4.0
 CONVERGES_WITHIN_S = 90.0
+# Who asks a device is one program on it: the stream that HTTP takes its requests for (`docs/eviction.md`).
+PROGRAM = "127.0.0.1"
 
 
 class InvariantBroken(EdgeCacheError):
@@ -194,7 +196,7 @@ class World:
         answer = Answer.FAILED
         found, failure = None, None
         try:
-            found = await node.lookup.get(key, key.digest)
+            found = await node.lookup.get(key, key.digest, stream=PROGRAM)
         except EncoderUnavailable:
             pass
         except Exception as error:  # whatever it is, the seed that shows it is to be named
@@ -258,6 +260,9 @@ class World:
         self.record.bytes_sent = np.array([host.bytes_sent for host in hosts], np.int64)
         self.record.bytes_received = np.array([host.bytes_received for host in hosts], np.int64)
         self.record.evictions = sum(node.store.memory.evictions for node in self.cluster.nodes)
+        ahead = [it for node in self.cluster.nodes for it in node.counters()["prefetch"].values()]
+        self.record.fetched_ahead = sum(it["issued"] for it in ahead)
+        self.record.fetched_in_time = sum(it["used"] for it in ahead)
 
     def _key(self, image: int, version: str) -> FeatureKey:
         key = self._keys.get((image, version))

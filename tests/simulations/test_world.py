@@ -175,3 +175,13 @@ def test_a_log_of_more_devices_than_there_are_is_asked_on_those_that_there_are(t
     assert len(record.requests) == 60
     assert set(record.requests.devices.tolist()) == {0, 1, 2}
     assert measure.summary(record)["unique_images"] == 20
+
+
+def test_a_device_that_goes_round_has_the_next_fetched_ahead(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    rounds = [number % 20 for number in range(160)]  # its memory holds 14
+    log.write_text("".join(f"{at},robot,{image:064x}\n" for at, image in enumerate(rounds)))
+    record = simulate(changed(Scenario(), {"workload": str(log), "devices": 3, "hours": 1.0, "memory": "2MiB"}))
+    ahead = measure.summary(record)["fetched_ahead"]
+    assert ahead["all"] >= ahead["in_time"] > 20
+    assert measure.summary(record)["answers"]["memory"] > 100
