@@ -281,7 +281,11 @@ class Prefetcher(Generic[Key]):
             return []
         named = [(likely, Forecast.SEQUENCE) for likely in self._successors.after(key) if not is_held(likely)]
         named += [(coming, Forecast.HOUR) for coming in self._hours.coming(is_held)]
-        return [(one, forecast) for one, forecast in named if self._is_wanted(one, forecast)]
+        wanted: dict[Key, Forecast] = {}
+        for one, forecast in named:  # both may name one
+            if one not in wanted and self._is_wanted(one, forecast):
+                wanted[one] = forecast
+        return list(wanted.items())
 
     def begun(self, key: Key, forecast: Forecast) -> None:
         """It is being fetched."""

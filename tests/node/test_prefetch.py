@@ -204,6 +204,17 @@ def test_what_is_held_or_under_way_is_not_named() -> None:
     assert device.prefetcher.seen("camera", "view 0", 101.0, 9, nothing) == []
 
 
+def test_what_both_forecasts_name_is_named_once() -> None:
+    device = Device()
+    for hour in (9, 10, 9):  # in the same hour of the next day, what follows is also what that hour brings
+        device.held.clear()
+        for _ in range(3):
+            for view in range(10):
+                named = device.prefetcher.seen("camera", f"view {view}", device.now, hour, nothing)
+                assert len({key for key, _ in named}) == len(named)
+                device.now += 60.0
+
+
 def misled(device: Device, rounds: int) -> None:
     """Pairs that are always seen together, until what was fetched is taken away before it is asked for."""
     rng = random.Random(1)
