@@ -22,6 +22,7 @@ class _Cluster(msgspec.Struct):
 
 
 def urls_of(cluster: Any, heard_from: str) -> list[str]:
+    """Where the living members answer HTTP, as `urls_of_members` has them."""
     return [url for _, url in urls_of_members(cluster, heard_from)]
 
 

@@ -62,6 +62,6 @@ class Record:
     """At the end of each hour, and of the run."""
     evictions: int = 0
     fetched_ahead: int = 0
-    """Features that devices fetched before anybody asked for them (`node/prefetch.py`)."""
+    """Features that devices fetched before anybody asked for them (`node/prefetch.py`), since each was last started."""
     fetched_in_time: int = 0
     """Those of them that were asked for then."""

@@ -90,6 +90,10 @@ async def test_a_node_on_another_machine_is_shown_the_token() -> None:
     assert "--cluster-key FILE" in judge_node(url, refused).hint
 
 
+async def test_where_nobody_listens_is_said_in_words() -> None:
+    assert await ask_cluster("http://127.0.0.1:1") == "Connection refused"
+
+
 def test_multicast_that_is_not_heard_points_at_the_firewall() -> None:
     assert judge_echo(ETH, None).ok
     assert "5353" in judge_echo(ETH, "the question was sent and not heard").hint
